@@ -88,7 +88,9 @@ func New(name string, cfg settings.Node, w io.Writer) (*Server, error) {
 }
 
 // RegisterService implements grpc.ServiceRegistrar.
-func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) { s.grpc.RegisterService(desc, impl) }
+func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	s.grpc.RegisterService(desc, impl)
+}
 
 // StateDir returns the service's own folder, made if it was not there.
 func (s *Server) StateDir() (string, error) {
