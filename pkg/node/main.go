@@ -34,6 +34,9 @@ func Main(name string, run func(ctx context.Context, args []string, logs io.Writ
 func Exec(name string, args []string, run func(ctx context.Context, args []string, logs io.Writer) error) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	// A service outlives an agent that is killed, and goes on when the pipe that
+	// its log went to is gone: the write fails, instead of ending the process.
+	signal.Ignore(syscall.SIGPIPE)
 	err := run(ctx, args, os.Stderr)
 	var bad *settings.Error
 	switch {
