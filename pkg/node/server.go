@@ -112,6 +112,13 @@ func (s *Server) Degrade(component, reason string) { s.admin.degrade(component, 
 // SetFact sets a fact that GetInfo tells.
 func (s *Server) SetFact(name, value string) { s.admin.setFact(name, value) }
 
+// Close gives the socket up. Run does so at its end; Close is for the ways out
+// before it, and harmless after.
+func (s *Server) Close() {
+	_ = s.sock.Close()
+	s.sock.release()
+}
+
 // Run serves, and runs loops beside, until ctx ends, Drain is called or one of
 // them fails. Then the service goes to NOT_SERVING, open calls get
 // grace_timeout, the loops' context ends, and Run returns the first failure.
@@ -119,8 +126,7 @@ func (s *Server) SetFact(name, value string) { s.admin.setFact(name, value) }
 // A loop's context outlives the drain of the calls: what they still send finds
 // the loops running.
 func (s *Server) Run(ctx context.Context, loops ...func(context.Context) error) error {
-	defer s.sock.release()
-	defer s.sock.Close()
+	defer s.Close()
 	stop, cancelStop := context.WithCancel(ctx)
 	defer cancelStop()
 	s.admin.setDrain(cancelStop)
