@@ -71,9 +71,13 @@ func Run(ctx context.Context, args []string, logs io.Writer) error {
 	srv.Collect(p.stats)
 	srv.SetFact("device_door", ln.Addr().String())
 	return srv.Run(ctx,
-		func(ctx context.Context) error { return p.run(ctx, func(ctx context.Context) error { return door.Run(ctx, ln) }) },
+		func(ctx context.Context) error {
+			return p.run(ctx, func(ctx context.Context) error { return door.Run(ctx, ln) })
+		},
 		func(ctx context.Context) error { return ensureStreams(ctx, srv, nats, &cfg) },
-		func(ctx context.Context) error { return live.Watch(ctx, srv.Log, peers.config, "ingest", p.apply(&cfg)) },
+		func(ctx context.Context) error {
+			return live.Watch(ctx, srv.Log, peers.config, "ingest", p.apply(&cfg))
+		},
 	)
 }
 

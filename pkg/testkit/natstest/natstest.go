@@ -3,6 +3,7 @@ package natstest
 
 import (
 	"fmt"
+	"path/filepath"
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -33,4 +34,20 @@ func MQTT(t testing.TB, s *server.Server) string {
 		t.Fatal(err)
 	}
 	return fmt.Sprintf("tcp://127.0.0.1:%d", v.MQTT.Port)
+}
+
+// Restart starts a server on the port and folder of one that was shut down; it
+// ends with the test.
+func Restart(t testing.TB, port int, storeDir string) *server.Server {
+	t.Helper()
+	// NATS appends its own folder to the one that it is given.
+	s, err := natsd.Start(natsd.Options{Name: "test", Port: port, MQTTPort: -1, StoreDir: filepath.Dir(storeDir)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	return s
 }

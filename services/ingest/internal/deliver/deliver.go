@@ -60,7 +60,7 @@ type Deliverer struct {
 	// Abandoned is told of items, all of one device, that Run could not bring
 	// to JetStream before it ended.
 	Abandoned func([]device.Item)
-	Log  *slog.Logger
+	Log       *slog.Logger
 
 	mu     sync.Mutex // guards what follows
 	queues map[*device.Device]*queue
