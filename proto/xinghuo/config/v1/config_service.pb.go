@@ -399,7 +399,7 @@ type DeleteRequest struct {
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// The name.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// The revision that the setting must have: absent means any.
+	// The revision that the setting must have, at least 1: absent means any.
 	ExpectedRevision *int64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -568,7 +568,7 @@ type WatchResponse struct {
 	//	*WatchResponse_Deleted
 	//	*WatchResponse_Synced
 	Event isWatchResponse_Event `protobuf_oneof:"event"`
-	// The revision after this event.
+	// The revision after this event; it never goes down.
 	Revision      int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -660,7 +660,8 @@ type WatchResponse_Deleted struct {
 }
 
 type WatchResponse_Synced struct {
-	// The snapshot is complete.
+	// What was sent is complete. It ends the snapshot, and comes again each
+	// time etcd was away and what changed meanwhile was sent.
 	Synced *Synced `protobuf:"bytes,3,opt,name=synced,proto3,oneof"`
 }
 
@@ -670,12 +671,13 @@ func (*WatchResponse_Deleted) isWatchResponse_Event() {}
 
 func (*WatchResponse_Synced) isWatchResponse_Event() {}
 
-// Synced ends the snapshot.
+// Synced says that everything that is known was sent. Only when it is not
+// stale does the absence of a setting mean that it was removed.
 type Synced struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How far the snapshot can be trusted.
+	// How far what was sent can be trusted.
 	Freshness *Freshness `protobuf:"bytes,1,opt,name=freshness,proto3" json:"freshness,omitempty"`
-	// How many settings the snapshot holds in all, also those left out.
+	// How many settings there are in all, also those left out.
 	Entries       uint32 `protobuf:"varint,2,opt,name=entries,proto3" json:"entries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

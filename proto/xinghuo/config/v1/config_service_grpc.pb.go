@@ -45,8 +45,9 @@ type ConfigServiceClient interface {
 	// Errors: NOT_FOUND, and as Put.
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
 	// Watch sends a snapshot, then every change. A reader that falls behind by
-	// more than 1,024 events is cut off.
-	// Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED for a slow reader.
+	// more than 1,024 events or 8 MiB is cut off; at most 256 may watch at once.
+	// Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED for a slow reader or one too
+	// many.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 }
 
@@ -125,8 +126,9 @@ type ConfigServiceServer interface {
 	// Errors: NOT_FOUND, and as Put.
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
 	// Watch sends a snapshot, then every change. A reader that falls behind by
-	// more than 1,024 events is cut off.
-	// Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED for a slow reader.
+	// more than 1,024 events or 8 MiB is cut off; at most 256 may watch at once.
+	// Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED for a slow reader or one too
+	// many.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	mustEmbedUnimplementedConfigServiceServer()
 }
