@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"google.golang.org/grpc"
@@ -27,9 +28,11 @@ const (
 type Apply func(name, value string, removed bool) error
 
 // Watch applies the settings of a service until ctx ends: first those that are
-// there, then every change. While the config service is away nothing changes.
+// there, then every change. While the config service or its etcd is away nothing
+// changes. apply is called by one goroutine, for each revision of a setting at
+// most once.
 func Watch(ctx context.Context, log *slog.Logger, conn grpc.ClientConnInterface, service string, apply Apply) error {
-	w := &watcher{log: log, client: configv1.NewConfigServiceClient(conn), service: service, apply: apply, known: make(map[string]int64)}
+	w := &watcher{log: log, client: configv1.NewConfigServiceClient(conn), service: service, apply: apply, known: make(map[string]taken)}
 	pause := firstPause
 	for {
 		progress, err := w.stream(ctx)
@@ -56,17 +59,33 @@ type watcher struct {
 	client  configv1.ConfigServiceClient
 	service string
 	apply   Apply
-	known   map[string]int64 // name to the revision that was taken
+	known   map[string]taken
 }
 
+// taken is what was last taken of a setting.
+type taken struct {
+	revision int64
+	removed  bool
+}
+
+// maxRemoved bounds how many removed settings are remembered.
+const maxRemoved = 4096
+
+// errReplaced is a config service whose settings do not continue the known
+// ones.
+var errReplaced = errors.New("the settings' history was replaced; taking all of them again")
+
 // stream takes a whole snapshot each time it connects, so that a setting that
-// was removed while the config service was away is noticed by its absence.
+// was removed while the config service was away is noticed by its absence. As
+// long as the config service itself is cut off from etcd, absence says nothing.
 func (w *watcher) stream(ctx context.Context) (progress bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the stream when it is left early
 	stream, err := w.client.Watch(mesh.LongLived(ctx), &configv1.WatchRequest{Service: w.service})
 	if err != nil {
 		return false, fmt.Errorf("watch settings: %w", err)
 	}
-	snapshot := make(map[string]bool)
+	there := make(map[string]bool)
 	for {
 		resp, err := stream.Recv()
 		if err != nil {
@@ -75,30 +94,56 @@ func (w *watcher) stream(ctx context.Context) (progress bool, err error) {
 		progress = true
 		switch e := resp.GetEvent().(type) {
 		case *configv1.WatchResponse_Put:
-			snapshot[e.Put.GetName()] = true
+			there[e.Put.GetName()] = true
 			w.take(ctx, e.Put.GetName(), e.Put.GetValue(), e.Put.GetRevision(), false)
 		case *configv1.WatchResponse_Deleted:
+			delete(there, e.Deleted.GetName())
 			w.take(ctx, e.Deleted.GetName(), "", e.Deleted.GetRevision(), true)
 		case *configv1.WatchResponse_Synced:
-			for name, revision := range w.known {
-				if !snapshot[name] {
-					w.take(ctx, name, "", revision+1, true)
-				}
+			if e.Synced.GetFreshness().GetStale() {
+				continue
+			}
+			if err := w.removeAbsent(ctx, there, resp.GetRevision()); err != nil {
+				return progress, err
 			}
 		}
 	}
 }
 
+// removeAbsent removes what is known and not there at a revision.
+func (w *watcher) removeAbsent(ctx context.Context, there map[string]bool, revision int64) error {
+	for _, k := range w.known {
+		if k.revision <= revision {
+			continue
+		}
+		// Someone made etcd anew and the config service was told to take it:
+		// the old revisions say nothing any more.
+		for name, k := range w.known {
+			w.known[name] = taken{0, k.removed}
+		}
+		return errReplaced
+	}
+	for name, k := range w.known {
+		if !there[name] && !k.removed {
+			w.take(ctx, name, "", revision, true)
+		}
+	}
+	return nil
+}
+
 // take applies a change that is newer than what was taken before. A value that
 // is refused counts as taken: it would be refused again.
 func (w *watcher) take(ctx context.Context, name, value string, revision int64, removed bool) {
-	if known, ok := w.known[name]; ok && revision <= known {
+	old, known := w.known[name]
+	if known && revision <= old.revision {
 		return
 	}
-	if removed {
-		delete(w.known, name)
-	} else {
-		w.known[name] = revision
+	if removed && len(w.known) >= maxRemoved {
+		maps.DeleteFunc(w.known, func(_ string, k taken) bool { return k.removed })
+	}
+	w.known[name] = taken{revision, removed}
+	if removed && (!known || old.removed) {
+		return // it has its bootstrap value already
 	}
 	if err := w.apply(name, value, removed); err != nil {
 		w.log.WarnContext(ctx, "setting refused", "setting", name, "revision", revision, "err", err)
