@@ -1,0 +1,18 @@
+module github.com/xinghuo-edge/xinghuo/fleet
+
+go 1.26.0
+
+require (
+	github.com/gorilla/websocket v1.5.3
+	github.com/xinghuo-edge/xinghuo/pkg v0.0.0
+	github.com/xinghuo-edge/xinghuo/proto v0.0.0
+	go.uber.org/goleak v1.3.0
+	golang.org/x/sync v0.24.0
+	google.golang.org/protobuf v1.36.12
+)
+
+require go.yaml.in/yaml/v3 v3.0.5 // indirect
+
+replace github.com/xinghuo-edge/xinghuo/pkg => ../pkg
+
+replace github.com/xinghuo-edge/xinghuo/proto => ../proto
