@@ -28,15 +28,16 @@ const (
 // DeviceStatus is a device's state at one moment.
 type DeviceStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The device's id.
+	// The device's id: 1 to 64 of [A-Za-z0-9_-].
 	DeviceId string `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// The time of the newest reading in it, or of the change of connection.
+	// The time of the newest reading in it, or of the change of connection. Unset
+	// means the time at which it is taken in.
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
 	// Whether the device is connected.
 	Connected bool `protobuf:"varint,3,opt,name=connected,proto3" json:"connected,omitempty"`
 	// The sequence of the newest reading in it; 0 when there was none.
 	Sequence uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// The device's last values, ordered by name.
+	// The device's last values: at most 256, ordered by name, each name once.
 	Values        []*v1.Value `protobuf:"bytes,5,rep,name=values,proto3" json:"values,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -167,7 +168,8 @@ type PublishStatusResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Every batch up to this one is handled.
 	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// Statuses of the stream that were dropped so far.
+	// Statuses of the stream that were dropped so far; those that waited and got
+	// no place count from when they were dropped.
 	Dropped       uint64 `protobuf:"varint,2,opt,name=dropped,proto3" json:"dropped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -332,7 +334,8 @@ type Queue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The device's id.
 	DeviceId string `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// Statuses in it now.
+	// Statuses in it now, with those that wait for a place and that in flight:
+	// up to 16 more than capacity.
 	Depth uint32 `protobuf:"varint,2,opt,name=depth,proto3" json:"depth,omitempty"`
 	// How many it holds.
 	Capacity uint32 `protobuf:"varint,3,opt,name=capacity,proto3" json:"capacity,omitempty"`
@@ -465,7 +468,8 @@ type GetStatsResponse struct {
 	Delivered uint64 `protobuf:"varint,2,opt,name=delivered,proto3" json:"delivered,omitempty"`
 	// Statuses in queues or on their way to the broker.
 	Queued uint64 `protobuf:"varint,3,opt,name=queued,proto3" json:"queued,omitempty"`
-	// Statuses dropped, by reason: `enqueue_timeout`, `queue_full`, …
+	// Statuses dropped, by reason: `enqueue_timeout`, `queue_full`,
+	// `too_many_devices`, `bytes_full`, `shutdown`.
 	Dropped map[string]uint64 `protobuf:"bytes,4,rep,name=dropped,proto3" json:"dropped,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Devices with a queue.
 	Devices uint32 `protobuf:"varint,5,opt,name=devices,proto3" json:"devices,omitempty"`

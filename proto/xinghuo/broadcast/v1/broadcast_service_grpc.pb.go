@@ -33,8 +33,10 @@ const (
 // BroadcastService takes statuses in and answers about its queues.
 type BroadcastServiceClient interface {
 	// PublishStatus takes batches of statuses, and acknowledges each batch when
-	// every status in it is queued or dropped. The stream stays open as long as
-	// the caller likes.
+	// every status in it is queued or dropped, or waits for a place in its
+	// device's queue: that is dropped later when it gets none within
+	// enqueue_limit. The broker has no part in the acknowledgement. The stream
+	// stays open as long as the caller likes.
 	// Errors: INVALID_ARGUMENT for a batch or status over its limits.
 	PublishStatus(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PublishStatusRequest, PublishStatusResponse], error)
 	// ListQueues lists the queue of every device, ordered by id.
@@ -92,8 +94,10 @@ func (c *broadcastServiceClient) GetStats(ctx context.Context, in *GetStatsReque
 // BroadcastService takes statuses in and answers about its queues.
 type BroadcastServiceServer interface {
 	// PublishStatus takes batches of statuses, and acknowledges each batch when
-	// every status in it is queued or dropped. The stream stays open as long as
-	// the caller likes.
+	// every status in it is queued or dropped, or waits for a place in its
+	// device's queue: that is dropped later when it gets none within
+	// enqueue_limit. The broker has no part in the acknowledgement. The stream
+	// stays open as long as the caller likes.
 	// Errors: INVALID_ARGUMENT for a batch or status over its limits.
 	PublishStatus(grpc.BidiStreamingServer[PublishStatusRequest, PublishStatusResponse]) error
 	// ListQueues lists the queue of every device, ordered by id.

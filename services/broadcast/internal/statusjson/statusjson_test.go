@@ -18,12 +18,14 @@ func TestAppend(t *testing.T) {
 		want string
 	}{
 		{
-			"whole", Status{"m1", at, true, 7, []*telemetryv1.Value{{Name: "voltage_volts", Number: 231.4}, {Name: "mode", Text: "节能\"\\\n\x7f"}}},
+			"whole",
+			Status{"m1", at, true, 7, []*telemetryv1.Value{{Name: "voltage_volts", Number: 231.4}, {Name: "mode", Text: "节能\"\\\n\x7f"}}},
 			`{"device":"m1","time":"2026-01-02T03:04:05.6Z","connected":true,"sequence":7,"values":{"voltage_volts":231.4,"mode":"节能\"\\\u000a\u007f"}}`,
 		},
 		{"bare", Status{Device: "m1"}, `{"device":"m1","time":"0001-01-01T00:00:00Z","connected":false,"sequence":0,"values":{}}`},
 		{
-			"no numbers", Status{Device: "m", Time: at, Sequence: math.MaxUint64, Values: []*telemetryv1.Value{{Name: "a", Number: math.NaN()}, {Name: "b", Number: math.Inf(1)}, {Name: "c", Number: math.Inf(-1)}}},
+			"no numbers",
+			Status{Device: "m", Time: at, Sequence: math.MaxUint64, Values: []*telemetryv1.Value{{Name: "a", Number: math.NaN()}, {Name: "b", Number: math.Inf(1)}, {Name: "c", Number: math.Inf(-1)}}},
 			`{"device":"m","time":"2026-01-02T03:04:05.6Z","connected":false,"sequence":18446744073709551615,"values":{"a":"NaN","b":"Infinity","c":"-Infinity"}}`,
 		},
 	}
