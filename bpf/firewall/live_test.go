@@ -249,6 +249,12 @@ func TestDetachRemovesEverything(t *testing.T) {
 	w := newWire(t)
 	f := w.mustOpen(t, Options{PinDir: pins})
 	put(t, f, Deny, foe4+"/32")
+	inNS(t, w.near, func() error {
+		if name, found, err := Pinned(pins); name != guarded || !found || err != nil {
+			t.Errorf("Pinned() = %q, %v, %v, want %s", name, found, err, guarded)
+		}
+		return nil
+	})
 	// One that closed before holds nothing back.
 	second := w.mustOpen(t, Options{PinDir: pins})
 	if err := f.Detach(); err != nil {
@@ -267,6 +273,9 @@ func TestDetachRemovesEverything(t *testing.T) {
 	}
 	if err := Remove(pins); err != nil {
 		t.Errorf("Remove of nothing = %v", err)
+	}
+	if name, found, err := Pinned(pins); name != "" || found || err != nil {
+		t.Errorf("Pinned() after Detach = %q, %v, %v, want nothing", name, found, err)
 	}
 
 	fresh := w.mustOpen(t, Options{PinDir: pins})
@@ -290,6 +299,9 @@ func TestInterfaceComesBack(t *testing.T) {
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if name, found, err := Pinned(pins); name != "" || !found || err != nil {
+		t.Errorf("Pinned() without the interface = %q, %v, %v, want pins of none", name, found, err)
 	}
 
 	w.plug(t)

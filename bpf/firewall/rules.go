@@ -83,6 +83,16 @@ func (f *Firewall) List() ([]Entry, error) {
 	return f.list()
 }
 
+// Len returns the number of rules without reading them. Errors: ErrClosed.
+func (f *Firewall) Len() (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return 0, fmt.Errorf("count rules: %w", ErrClosed)
+	}
+	return len(f.known), nil
+}
+
 func (f *Firewall) list() ([]Entry, error) {
 	var (
 		entries []Entry
