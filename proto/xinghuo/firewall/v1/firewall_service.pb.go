@@ -79,7 +79,7 @@ func (Verdict) EnumDescriptor() ([]byte, []int) {
 // AttachRequest says where.
 type AttachRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The interface's name, for example `eth0`.
+	// The interface's name, 1 to 15 bytes, for example `eth0`.
 	Interface     string `protobuf:"bytes,1,opt,name=interface,proto3" json:"interface,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -250,7 +250,7 @@ type Entry struct {
 	Cidr string `protobuf:"bytes,1,opt,name=cidr,proto3" json:"cidr,omitempty"`
 	// What happens to packets from there.
 	Verdict Verdict `protobuf:"varint,2,opt,name=verdict,proto3,enum=xinghuo.firewall.v1.Verdict" json:"verdict,omitempty"`
-	// Packets that it has decided on.
+	// Packets that it has decided on since its verdict was last set.
 	Packets       uint64 `protobuf:"varint,3,opt,name=packets,proto3" json:"packets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -719,12 +719,12 @@ type GetStatsResponse struct {
 	Interface string `protobuf:"bytes,1,opt,name=interface,proto3" json:"interface,omitempty"`
 	// `native` or `generic`.
 	Mode string `protobuf:"bytes,2,opt,name=mode,proto3" json:"mode,omitempty"`
-	// Entries in the list.
+	// Entries in the list, of both families.
 	Entries uint32 `protobuf:"varint,3,opt,name=entries,proto3" json:"entries,omitempty"`
-	// How many it holds.
+	// How many entries of IPv4, and again of IPv6, it holds.
 	MaxEntries uint32 `protobuf:"varint,4,opt,name=max_entries,json=maxEntries,proto3" json:"max_entries,omitempty"`
-	// Packets, by what became of them: `passed`, `denied`, `denied_default`,
-	// `malformed`.
+	// Packets, by what became of them: `passed`, `denied` (by an entry),
+	// `denied_default`, `malformed` (dropped).
 	Packets map[string]uint64 `protobuf:"bytes,5,rep,name=packets,proto3" json:"packets,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// The same in bytes.
 	Bytes         map[string]uint64 `protobuf:"bytes,6,rep,name=bytes,proto3" json:"bytes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`

@@ -37,23 +37,28 @@ const (
 // FirewallService edits what the kernel enforces.
 type FirewallServiceClient interface {
 	// Attach starts enforcement on an interface. Attaching where it is attached
-	// already changes nothing.
-	// Errors: NOT_FOUND for an interface that is not there,
-	// FAILED_PRECONDITION where the kernel or the process's rights do not allow
-	// it, with the reason.
+	// already changes nothing. It holds until Detach, also when the service
+	// starts again.
+	// Errors: INVALID_ARGUMENT for what cannot be an interface's name, NOT_FOUND
+	// for an interface that is not there, FAILED_PRECONDITION where the kernel or
+	// the process's rights do not allow it, or another interface is guarded, with
+	// the reason.
 	Attach(ctx context.Context, in *AttachRequest, opts ...grpc.CallOption) (*AttachResponse, error)
-	// Detach ends enforcement and removes what was pinned.
-	// Errors: FAILED_PRECONDITION when nothing is attached.
+	// Detach ends enforcement and removes what was pinned: entries, default and
+	// counters are gone. A service whose settings name an interface attaches to
+	// it again when it starts.
+	// Errors: FAILED_PRECONDITION when nothing is attached or pinned.
 	Detach(ctx context.Context, in *DetachRequest, opts ...grpc.CallOption) (*DetachResponse, error)
 	// PutEntry adds an entry or replaces its verdict; the next packet obeys it.
 	// Errors: INVALID_ARGUMENT for a CIDR that does not parse or has host bits,
-	// RESOURCE_EXHAUSTED when the table is full, FAILED_PRECONDITION when
+	// RESOURCE_EXHAUSTED when the table of its family is full, FAILED_PRECONDITION when
 	// nothing is attached.
 	PutEntry(ctx context.Context, in *PutEntryRequest, opts ...grpc.CallOption) (*PutEntryResponse, error)
 	// DeleteEntry removes an entry.
 	// Errors: NOT_FOUND, INVALID_ARGUMENT, FAILED_PRECONDITION as above.
 	DeleteEntry(ctx context.Context, in *DeleteEntryRequest, opts ...grpc.CallOption) (*DeleteEntryResponse, error)
-	// ListEntries lists the entries, ordered by CIDR.
+	// ListEntries lists the entries: IPv4 before IPv6, each by address, then by
+	// length.
 	// Errors: FAILED_PRECONDITION when nothing is attached; INVALID_ARGUMENT
 	// for a page token that this call did not give out.
 	ListEntries(ctx context.Context, in *ListEntriesRequest, opts ...grpc.CallOption) (*ListEntriesResponse, error)
@@ -150,23 +155,28 @@ func (c *firewallServiceClient) GetStats(ctx context.Context, in *GetStatsReques
 // FirewallService edits what the kernel enforces.
 type FirewallServiceServer interface {
 	// Attach starts enforcement on an interface. Attaching where it is attached
-	// already changes nothing.
-	// Errors: NOT_FOUND for an interface that is not there,
-	// FAILED_PRECONDITION where the kernel or the process's rights do not allow
-	// it, with the reason.
+	// already changes nothing. It holds until Detach, also when the service
+	// starts again.
+	// Errors: INVALID_ARGUMENT for what cannot be an interface's name, NOT_FOUND
+	// for an interface that is not there, FAILED_PRECONDITION where the kernel or
+	// the process's rights do not allow it, or another interface is guarded, with
+	// the reason.
 	Attach(context.Context, *AttachRequest) (*AttachResponse, error)
-	// Detach ends enforcement and removes what was pinned.
-	// Errors: FAILED_PRECONDITION when nothing is attached.
+	// Detach ends enforcement and removes what was pinned: entries, default and
+	// counters are gone. A service whose settings name an interface attaches to
+	// it again when it starts.
+	// Errors: FAILED_PRECONDITION when nothing is attached or pinned.
 	Detach(context.Context, *DetachRequest) (*DetachResponse, error)
 	// PutEntry adds an entry or replaces its verdict; the next packet obeys it.
 	// Errors: INVALID_ARGUMENT for a CIDR that does not parse or has host bits,
-	// RESOURCE_EXHAUSTED when the table is full, FAILED_PRECONDITION when
+	// RESOURCE_EXHAUSTED when the table of its family is full, FAILED_PRECONDITION when
 	// nothing is attached.
 	PutEntry(context.Context, *PutEntryRequest) (*PutEntryResponse, error)
 	// DeleteEntry removes an entry.
 	// Errors: NOT_FOUND, INVALID_ARGUMENT, FAILED_PRECONDITION as above.
 	DeleteEntry(context.Context, *DeleteEntryRequest) (*DeleteEntryResponse, error)
-	// ListEntries lists the entries, ordered by CIDR.
+	// ListEntries lists the entries: IPv4 before IPv6, each by address, then by
+	// length.
 	// Errors: FAILED_PRECONDITION when nothing is attached; INVALID_ARGUMENT
 	// for a page token that this call did not give out.
 	ListEntries(context.Context, *ListEntriesRequest) (*ListEntriesResponse, error)
