@@ -27,6 +27,7 @@ import (
 	telemetryv1 "github.com/xinghuo-edge/xinghuo/proto/xinghuo/telemetry/v1"
 
 	"github.com/xinghuo-edge/xinghuo/pkg/devicetoken"
+	"github.com/xinghuo-edge/xinghuo/pkg/fault"
 	"github.com/xinghuo-edge/xinghuo/pkg/mesh"
 	"github.com/xinghuo-edge/xinghuo/pkg/node"
 	"github.com/xinghuo-edge/xinghuo/pkg/settings"
@@ -53,6 +54,9 @@ func (fakePolicy) EvaluateStream(stream grpc.BidiStreamingServer[policyv1.Evalua
 		for _, r := range req.GetReadings() {
 			v := &policyv1.Verdict{Action: policyv1.Action_ACTION_ACCEPT}
 			for _, value := range r.GetReading().GetValues() {
+				if value.GetName() == "poison" {
+					return fault.Invalid("readings", "poison")
+				}
 				if value.GetName() == "temperature" && value.GetNumber() > 85 {
 					v = &policyv1.Verdict{Action: policyv1.Action_ACTION_REJECT, Module: "threshold", Reason: "too hot"}
 				}
@@ -451,6 +455,22 @@ func TestPolicyAwayDrops(t *testing.T) {
 	}
 	if s := r.stats(); s.GetDropped()["policy_away"] != 10 || s.GetDelivered() != 0 {
 		t.Errorf("stats = %v, want 10 dropped", s)
+	}
+}
+
+func TestReadingsThatPolicyRefusesAreDropped(t *testing.T) {
+	r := newRig(t)
+	d := r.connect("meter-1", 7)
+	d.send(&devicev1.DeviceFrame{Body: &devicev1.DeviceFrame_Readings{Readings: &devicev1.ReadingBatch{Readings: []*telemetryv1.Reading{
+		{Sequence: 1, Values: []*telemetryv1.Value{{Name: "poison"}}},
+	}}}})
+	if got := d.awaitAck(1); len(got) != 1 || got[0].GetReason() != "policy_refused" {
+		t.Errorf("rejections = %v, want one for policy_refused", got)
+	}
+	d.send(readings(2, 1, 20))
+	d.awaitAck(2)
+	if s := r.stats(); s.GetDropped()["policy_refused"] != 1 || s.GetDelivered() != 1 {
+		t.Errorf("stats = %v, want 1 dropped, 1 delivered", s)
 	}
 }
 

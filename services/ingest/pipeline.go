@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	broadcastv1 "github.com/xinghuo-edge/xinghuo/proto/xinghuo/broadcast/v1"
 	policyv1 "github.com/xinghuo-edge/xinghuo/proto/xinghuo/policy/v1"
@@ -18,7 +20,7 @@ import (
 	"github.com/xinghuo-edge/xinghuo/services/ingest/internal/device"
 	"github.com/xinghuo-edge/xinghuo/services/ingest/internal/evaluate"
 	"github.com/xinghuo-edge/xinghuo/services/ingest/internal/ledger"
-	"github.com/xinghuo-edge/xinghuo/services/ingest/internal/status"
+	devicestatus "github.com/xinghuo-edge/xinghuo/services/ingest/internal/status"
 	"github.com/xinghuo-edge/xinghuo/services/ingest/internal/watch"
 )
 
@@ -41,7 +43,7 @@ type pipeline struct {
 	items     chan device.Item
 	evaluator *evaluate.Evaluator
 	deliverer *deliver.Deliverer
-	reporter  *status.Reporter
+	reporter  *devicestatus.Reporter
 }
 
 func newPipeline(cfg *config.Config, srv *node.Server, nats *bus.Bus, to *peers) *pipeline {
@@ -58,13 +60,14 @@ func newPipeline(cfg *config.Config, srv *node.Server, nats *bus.Bus, to *peers)
 		Open: func(ctx context.Context) (policyv1.PolicyService_EvaluateStreamClient, error) {
 			return policy.EvaluateStream(mesh.LongLived(ctx))
 		},
-		Mode: evaluate.Mode(cfg.PolicyMode), In: p.items, Out: p.judged, Abandoned: p.abandoned,
+		Refused: func(err error) bool { return status.Code(err) == codes.InvalidArgument },
+		Mode:    evaluate.Mode(cfg.PolicyMode), In: p.items, Out: p.judged, Abandoned: p.abandoned,
 		Unevaluated: p.ledger.Unevaluated, Log: srv.Log,
 		Away: func(reason string) { srv.Degrade("policy", reason) },
 	}
 	p.evaluator.SetDelay(cfg.BatchDelay)
 	broadcast := broadcastv1.NewBroadcastServiceClient(to.broadcast)
-	p.reporter = &status.Reporter{
+	p.reporter = &devicestatus.Reporter{
 		Open: func(ctx context.Context) (broadcastv1.BroadcastService_PublishStatusClient, error) {
 			return broadcast.PublishStatus(mesh.LongLived(ctx))
 		},

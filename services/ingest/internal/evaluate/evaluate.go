@@ -55,6 +55,9 @@ type Opener func(ctx context.Context) (policyv1.PolicyService_EvaluateStreamClie
 type Evaluator struct {
 	// Open opens the stream.
 	Open Opener
+	// Refused reports whether an error of the stream means that policy will
+	// never judge the batch it was asked about.
+	Refused func(error) bool
 	// Mode says what happens while policy is away.
 	Mode Mode
 	// In is where items come from.
@@ -100,6 +103,11 @@ func (e *Evaluator) Run(ctx context.Context) error {
 		e.Away("")
 		err := e.pump(ctx, stream, batches)
 		cancel()
+		if e.Refused(err) && len(e.open) > 0 { // asking again would end the next stream, too
+			b := e.open[0]
+			e.open = e.open[1:]
+			e.drop(b, "policy_refused")
+		}
 		if ctx.Err() == nil {
 			e.Away("policy is away: its stream ended")
 			e.Log.WarnContext(ctx, "policy stream ended", "err", err, "open_batches", len(e.open))
@@ -328,15 +336,19 @@ func (e *Evaluator) answer(resp *policyv1.EvaluateStreamResponse) error {
 // without handles a batch as the mode says.
 func (e *Evaluator) without(b *batch) {
 	if e.Mode == Drop {
-		for i := range b.items {
-			b.items[i].Outcome, b.items[i].Reason = device.Drop, "policy_away"
-		}
-		e.Out(b.items)
+		e.drop(b, "policy_away")
 		return
 	}
 	for i := range b.items {
 		b.items[i].Evaluation = telemetryv1.Evaluation_EVALUATION_UNEVALUATED
 	}
 	e.Unevaluated(len(b.items))
+	e.Out(b.items)
+}
+
+func (e *Evaluator) drop(b *batch, reason string) {
+	for i := range b.items {
+		b.items[i].Outcome, b.items[i].Reason = device.Drop, reason
+	}
 	e.Out(b.items)
 }
