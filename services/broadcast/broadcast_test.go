@@ -1,11 +1,13 @@
 package broadcast_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,27 +34,34 @@ type running struct {
 	broadcastv1.BroadcastServiceClient
 	admin  adminv1.AdminServiceClient
 	runDir string
+	stop   func()
 }
 
 // run starts the service on a real socket; it is to end with nil.
 func run(t *testing.T, broker string, args ...string) *running {
 	t.Helper()
+	return runLogged(t, broker, io.Discard, args...)
+}
+
+func runLogged(t *testing.T, broker string, logs io.Writer, args ...string) *running {
+	t.Helper()
 	r := &running{runDir: testkit.SocketDir(t)}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	args = append([]string{"-run_dir", r.runDir, "-state_dir", t.TempDir(), "-mqtt.url", broker, "-grace_timeout", "1s"}, args...)
-	go func() { done <- broadcast.Run(ctx, args, io.Discard) }()
+	go func() { done <- broadcast.Run(ctx, args, logs) }()
 	conn, err := mesh.Dial(r.runDir, "broadcast")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	r.stop = sync.OnceFunc(func() {
 		_ = conn.Close()
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run = %v, want nil", err)
 		}
 	})
+	t.Cleanup(r.stop)
 	r.BroadcastServiceClient, r.admin = broadcastv1.NewBroadcastServiceClient(conn), adminv1.NewAdminServiceClient(conn)
 	return r
 }
@@ -198,6 +207,47 @@ func TestBrokerHangs(t *testing.T) {
 	testkit.Eventually(t, wait, "the last status", func() bool {
 		return strings.Contains(w.Last("xinghuo/site/node/devices/m000/status").Payload, fmt.Sprintf(`"sequence":%d,`, p.sequence))
 	})
+}
+
+// TestStop stops the service right after an acknowledgement: what it took in
+// goes out if the broker is there, and is counted in the log if not.
+func TestStop(t *testing.T) {
+	broker := natstest.MQTT(t, natstest.Start(t))
+	for _, tt := range []struct {
+		name   string
+		broker string
+		want   string // in the log
+	}{
+		{"broker there", broker, ""},
+		{"broker away", "tcp://127.0.0.1:1", `"msg":"statuses dropped"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var logs bytes.Buffer // read after Run's end only
+			r := runLogged(t, tt.broker, &logs, "-grace_timeout", "30s")
+			if tt.want == "" {
+				r.waitBroker(t, true)
+			}
+			p := r.report(t, 128)
+			for range 20 {
+				p.send()
+			}
+			r.stop()
+			if tt.want != "" {
+				if !strings.Contains(logs.String(), tt.want) || !strings.Contains(logs.String(), `"statuses":2560`) {
+					t.Errorf("log = %s, want %s of 2560", logs.String(), tt.want)
+				}
+				return
+			}
+			if strings.Contains(logs.String(), "statuses dropped") {
+				t.Errorf("log = %s, want nothing dropped", logs.String())
+			}
+			w := mqtttest.Watch(t, broker, "xinghuo/site/node/devices/+/status")
+			testkit.Eventually(t, wait, "retained statuses", func() bool { return w.Topics() == 128 })
+			if got := w.Last("xinghuo/site/node/devices/m100/status").Payload; !strings.Contains(got, `"sequence":20,`) {
+				t.Errorf("retained = %s, want sequence 20", got)
+			}
+		})
+	}
 }
 
 // configs is a config service with these settings.
