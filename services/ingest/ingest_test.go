@@ -499,13 +499,15 @@ func TestNATSAwayIsWaitedFor(t *testing.T) {
 func TestStopAcknowledgesWhatItTook(t *testing.T) {
 	r := newRig(t)
 	d := r.connect("meter-1", 7)
-	d.send(readings(1, 50, 20))
+	d.send(readings(1, 1, 20))
+	d.awaitAck(1)
+	d.send(readings(2, 50, 20))
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
 		r.stop()
 	}()
-	var acked uint64
+	acked := uint64(1)
 	for {
 		_ = d.SetReadDeadline(time.Now().Add(20 * time.Second))
 		_, raw, err := d.ReadMessage()
@@ -519,7 +521,7 @@ func TestStopAcknowledgesWhatItTook(t *testing.T) {
 		if err := proto.Unmarshal(raw, f); err != nil {
 			t.Fatal(err)
 		}
-		acked = f.GetAck().GetSequence()
+		acked = max(acked, f.GetAck().GetSequence())
 	}
 	<-stopped
 	if got := r.stored()["meter-1"]; uint64(got) != acked {
