@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,7 +35,7 @@ type socket struct {
 // appears by a rename, so that nobody sees it half made and a stale file of a
 // dead process is taken over. A lock beside it keeps a second owner out.
 func listen(dir, service string) (*socket, error) {
-	if err := os.MkdirAll(dir, dirMode); err != nil {
+	if err := makeRunDir(dir); err != nil {
 		return nil, fmt.Errorf("make run folder: %w", err)
 	}
 	lock, err := takeLock(filepath.Join(dir, service+".lock"))
@@ -58,6 +60,9 @@ func takeLock(path string) (*os.File, error) {
 		owner := make([]byte, 20)
 		n, _ := lock.ReadAt(owner, 0)
 		_ = lock.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
 		return nil, fmt.Errorf("%w: %s is held by pid %s", ErrRunning, path, owner[:n])
 	}
 	// The pid is for people; the lock itself is the kernel's.
@@ -73,30 +78,53 @@ func writeAt(f *os.File, text string) error {
 	return err
 }
 
-// umask guards the process's umask while a socket is born: it is the only way
-// to give bind(2) a mode, and it is the whole process's.
-var umask sync.Mutex
-
+// bind listens under a temporary name and renames it into place. The mode is
+// set on the socket before it has a name (bind(2) takes it from there, less the
+// umask) and made whole before anyone knows the name. Setting the umask instead
+// would touch every file that the process makes meanwhile.
 func bind(path string) (*net.UnixListener, error) {
 	temp := path + "." + strconv.Itoa(os.Getpid())
 	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove stale socket: %w", err)
 	}
-	umask.Lock()
-	old := unix.Umask(0o777 &^ socketMode)
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: temp, Net: "unix"})
-	unix.Umask(old)
-	umask.Unlock()
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		return errors.Join(raw.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), socketMode) }), err)
+	}}
+	ln, err := lc.Listen(context.Background(), "unix", temp)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	ln.SetUnlinkOnClose(false) // the name is ours to remove: it is not the one that was bound
-	if err := os.Rename(temp, path); err != nil {
-		_ = ln.Close()
+	ul := ln.(*net.UnixListener)
+	ul.SetUnlinkOnClose(false) // the name is ours to remove: it is not the one that was bound
+	if err := place(temp, path); err != nil {
+		_ = ul.Close()
 		_ = os.Remove(temp)
 		return nil, fmt.Errorf("name socket: %w", err)
 	}
-	return ln, nil
+	return ul, nil
+}
+
+func place(temp, path string) error {
+	if err := os.Chmod(temp, socketMode); err != nil {
+		return err
+	}
+	return os.Rename(temp, path)
+}
+
+// makeRunDir makes the folder with its exact mode, whatever the umask. One that
+// is there keeps the mode that its owner gave it.
+func makeRunDir(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	switch err := os.Mkdir(dir, dirMode); {
+	case errors.Is(err, os.ErrExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	return os.Chmod(dir, dirMode)
 }
 
 // Close stops listening and removes the socket's name. The lock stays with the

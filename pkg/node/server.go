@@ -4,6 +4,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -31,6 +32,9 @@ const (
 	maxMessage = 4 << 20
 	// maxStreams bounds the open calls of one connection.
 	maxStreams = 1024
+	// stopPatience is how long a call that was cut may take to notice. One that
+	// does not notice ends with the process.
+	stopPatience = time.Second
 	// minPing is the shortest keepalive interval that a client may use;
 	// pkg/mesh pings every 10 s.
 	minPing = 5 * time.Second
@@ -82,7 +86,7 @@ func New(name string, cfg settings.Node, w io.Writer) (*Server, error) {
 	)
 	s.admin = newAdmin(name, cfg, level, guard)
 	adminv1.RegisterAdminServiceServer(s.grpc, s.admin)
-	healthv1.RegisterHealthServer(s.grpc, s.health)
+	healthv1.RegisterHealthServer(s.grpc, healthService{s.health})
 	reflection.Register(s.grpc) // v1 and v1alpha
 	return s, nil
 }
@@ -131,6 +135,11 @@ func (s *Server) Run(ctx context.Context, loops ...func(context.Context) error) 
 	defer cancelStop()
 	s.admin.setDrain(cancelStop)
 
+	for name := range s.grpc.GetServiceInfo() {
+		s.health.SetServingStatus(name, healthv1.HealthCheckResponse_SERVING)
+	}
+	s.health.SetServingStatus(s.name, healthv1.HealthCheckResponse_SERVING)
+
 	loopCtx, cancelLoops := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelLoops()
 	g, loopCtx := errgroup.WithContext(loopCtx)
@@ -138,7 +147,8 @@ func (s *Server) Run(ctx context.Context, loops ...func(context.Context) error) 
 		g.Go(func() error { return loop(loopCtx) })
 	}
 	g.Go(func() error {
-		if err := s.grpc.Serve(s.sock); err != nil {
+		// It is stopped before it has begun when ctx ends at once.
+		if err := s.grpc.Serve(s.sock); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			return fmt.Errorf("serve: %w", err)
 		}
 		return nil
@@ -148,15 +158,10 @@ func (s *Server) Run(ctx context.Context, loops ...func(context.Context) error) 
 		case <-stop.Done():
 		case <-loopCtx.Done(): // a loop failed
 		}
-		s.drain()
+		s.drain(ctx)
 		cancelLoops()
 		return nil
 	})
-
-	for name := range s.grpc.GetServiceInfo() {
-		s.health.SetServingStatus(name, healthv1.HealthCheckResponse_SERVING)
-	}
-	s.health.SetServingStatus(s.name, healthv1.HealthCheckResponse_SERVING)
 	s.Log.InfoContext(ctx, "serving", "socket", s.sock.path)
 	err := g.Wait()
 	s.Log.InfoContext(ctx, "stopped", "err", err)
@@ -165,12 +170,12 @@ func (s *Server) Run(ctx context.Context, loops ...func(context.Context) error) 
 
 // drain ends the calls in order: no new ones first, then what is open gets its
 // grace, then it is cut.
-func (s *Server) drain() {
+func (s *Server) drain(ctx context.Context) {
 	s.admin.setState(adminv1.State_STATE_DRAINING)
 	s.health.Shutdown()
 	s.drains.begin()
 	done := make(chan struct{})
-	go func() { // ends with the GracefulStop, at the latest after the Stop below
+	go func() { // ends with the last call's handler
 		s.grpc.GracefulStop()
 		close(done)
 	}()
@@ -178,8 +183,15 @@ func (s *Server) drain() {
 	defer grace.Stop()
 	select {
 	case <-done:
+		return
 	case <-grace.C:
-		s.grpc.Stop()
-		<-done
+	}
+	s.grpc.Stop()
+	patience := time.NewTimer(stopPatience)
+	defer patience.Stop()
+	select {
+	case <-done:
+	case <-patience.C:
+		s.Log.ErrorContext(ctx, "calls left behind", "grace", s.cfg.GraceTimeout)
 	}
 }
