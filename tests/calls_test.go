@@ -27,8 +27,8 @@ func (n *node) queueDrops() (devices map[string]uint64, total uint64) {
 			n.t.Fatalf("ListQueues: %v", err)
 		}
 		for _, q := range resp.GetQueues() {
-			for _, d := range q.GetDropped() {
-				devices[q.GetDeviceId()] += d
+			if d := sum(q.GetDropped()); d > 0 {
+				devices[q.GetDeviceId()] = d
 				total += d
 			}
 		}

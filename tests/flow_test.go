@@ -80,11 +80,11 @@ func TestEveryReadingArrives(t *testing.T) {
 	if uint64(tel.distinct) != report.Sent || tel.duplicates != 0 || tel.disorder != 0 {
 		t.Errorf("JetStream has %d readings, %d twice, %d out of order; want %d, 0, 0", tel.distinct, tel.duplicates, tel.disorder, report.Sent)
 	}
-	if s := n.ingest(); len(s.GetDropped()) != 0 || s.GetStatuses()["dropped"] != 0 {
+	if s := n.ingest(); sum(s.GetDropped()) != 0 || s.GetStatuses()["dropped"] != 0 {
 		t.Errorf("ingest dropped %v, statuses %v", s.GetDropped(), s.GetStatuses())
 	}
 	testkit.Eventually(t, 10*time.Second, "each device's last status over MQTT", func() bool { return live.equal(tel.last) })
-	if b := n.broadcast(); len(b.GetDropped()) != 0 {
+	if b := n.broadcast(); sum(b.GetDropped()) != 0 {
 		t.Errorf("broadcast dropped %v", b.GetDropped())
 	}
 	retained := n.subscribe() // a newcomer gets the retained ones
@@ -135,16 +135,12 @@ func TestBlockedBroker(t *testing.T) {
 		if limit := max(2*free.Latency.P50, 20_000); blocked.Latency.P50 > limit {
 			t.Errorf("median ack latency %d µs with a blocked broker, %d without; want at most %d", blocked.Latency.P50, free.Latency.P50, limit)
 		}
-		testkit.Eventually(t, 10*time.Second, "drops", func() bool { return len(n.broadcast().GetDropped()) > 0 })
+		testkit.Eventually(t, 10*time.Second, "drops", func() bool { return sum(n.broadcast().GetDropped()) > 0 })
 		counted, total := n.queueDrops()
 		if len(counted) != 64 {
 			t.Errorf("drops are counted for %d devices, want 64", len(counted))
 		}
-		var whole uint64
-		for _, d := range n.broadcast().GetDropped() {
-			whole += d
-		}
-		if whole < total {
+		if whole := sum(n.broadcast().GetDropped()); whole < total {
 			t.Errorf("the ledger has %d drops, the queues %d", whole, total)
 		}
 	})

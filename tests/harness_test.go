@@ -193,16 +193,20 @@ func (n *node) pids() map[string]int {
 	return pids
 }
 
+func sum(byReason map[string]uint64) (total uint64) {
+	for _, n := range byReason {
+		total += n
+	}
+	return total
+}
+
 func (n *node) ingest() *ingestv1.GetStatsResponse {
 	n.t.Helper()
 	s, err := ingestv1.NewIngestServiceClient(n.conn("ingest")).GetStats(n.ctx(10*time.Second), &ingestv1.GetStatsRequest{})
 	if err != nil {
 		n.t.Fatalf("ingest GetStats: %v", err)
 	}
-	var dropped uint64
-	for _, d := range s.GetDropped() {
-		dropped += d
-	}
+	dropped := sum(s.GetDropped())
 	if got := s.GetDelivered() + s.GetRejected() + s.GetInFlight() + dropped; got != s.GetReceived() {
 		n.t.Errorf("ingest's ledger: received %d, accounted for %d", s.GetReceived(), got)
 	}
@@ -215,10 +219,7 @@ func (n *node) broadcast() *broadcastv1.GetStatsResponse {
 	if err != nil {
 		n.t.Fatalf("broadcast GetStats: %v", err)
 	}
-	var dropped uint64
-	for _, d := range s.GetDropped() {
-		dropped += d
-	}
+	dropped := sum(s.GetDropped())
 	if got := s.GetDelivered() + s.GetQueued() + dropped; got != s.GetAccepted() {
 		n.t.Errorf("broadcast's ledger: accepted %d, accounted for %d", s.GetAccepted(), got)
 	}
