@@ -119,6 +119,7 @@ func (b *bench) round(ctx context.Context, round int) error {
 			b.samples.add(step.name+" p50", to.name, m.p50)
 			b.samples.add(step.name+" p99", to.name, m.p99)
 			b.samples.add(step.name+" rss", to.name, m.rss)
+			b.samples.add(step.name+" door pss", to.name, m.doorPSS)
 			b.samples.add(step.name+" pss", to.name, m.pss)
 		}
 	}
@@ -153,8 +154,8 @@ func (b *bench) measure(ctx context.Context, round int, name string, to side, l 
 			cpu = append(cpu, fmt.Sprintf("%s %.2f", p, m.cpu[p]))
 		}
 	}
-	_, err = fmt.Fprintf(b.progress, "round %d  %-8s %-6s %7.0f/s of %6.0f  withheld %5.1f%%  p50 %7.2f ms  p99 %7.2f ms  rss %5.1f MB  node %6.1f MB  cores: %s\n",
-		round+1, name, to.name, m.perSecond, l.rate, 100*m.withheld, m.p50, m.p99, m.rss, m.pss, strings.Join(cpu, ", "))
+	_, err = fmt.Fprintf(b.progress, "round %d  %-8s %-6s %7.0f/s of %6.0f  withheld %5.1f%%  p50 %7.2f ms  p99 %7.2f ms  rss %5.1f MB  pss %5.1f MB  node pss %6.1f MB  cores: %s\n",
+		round+1, name, to.name, m.perSecond, l.rate, 100*m.withheld, m.p50, m.p99, m.rss, m.doorPSS, m.pss, strings.Join(cpu, ", "))
 	return m, err
 }
 
@@ -170,6 +171,7 @@ func (b *bench) rows() []result.Result {
 		against("readings end to end, 8 a frame, 128 meters, closed loop", "readings/s", result.Higher, "closed8 rate"),
 		against("readings taken of 31,000/s offered, one a frame", "readings/s", result.Higher, "bar rate"),
 		against("ingest RSS, 128 meters at 50/s", "MB", result.Lower, "calm rss").Toward(maxRSS),
+		against("ingest PSS, 128 meters at 50/s", "MB", result.Lower, "calm door pss"),
 		result.New("node PSS, all processes with NATS and etcd, 128 meters at 50/s", "MB", result.Lower, s.ours("calm pss")).Toward(maxPSS),
 		against("device to ack, P50, 128 meters at 50/s", "ms", result.Lower, "calm p50"),
 		against("device to ack, P99, 128 meters at 50/s", "ms", result.Lower, "calm p99"),

@@ -40,6 +40,7 @@ type measured struct {
 	withheld  float64 // of what fell due in the measured time, 0 to 1
 	p50, p99  float64 // ms, over the measured time
 	rss       float64 // MB, the most of the door's process
+	doorPSS   float64 // MB, the same with shared pages divided among those who share them
 	pss       float64 // MB, the most of the node's processes together
 	cpu       map[string]float64
 }
@@ -172,6 +173,11 @@ func (s *system) memory(m *measured, pid int) error {
 		}
 		sum += pss
 	}
+	door, err := proc.PSS(pid)
+	if err != nil {
+		return err
+	}
+	m.doorPSS = max(m.doorPSS, float64(door)/mega)
 	m.pss = max(m.pss, float64(sum)/mega)
 	return nil
 }
