@@ -41,10 +41,11 @@ func Dial(runDir, service string) (*grpc.ClientConn, error) {
 		grpc.WithChainUnaryInterceptor(unaryDeadline),
 		grpc.WithChainStreamInterceptor(streamDeadline),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
-		// A service is back within a second or three; the default of up to two
-		// minutes between attempts is for the internet.
+		// A service is back within a second or three, and is to be found within
+		// one more; the default of up to two minutes between attempts is for the
+		// internet.
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
 			MinConnectTimeout: time.Second,
 		}),
 		grpc.WithStatsHandler(otelgrpc.NewClientHandler(
