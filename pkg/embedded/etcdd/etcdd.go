@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
@@ -24,13 +25,15 @@ type Options struct {
 // Member is a running etcd member.
 type Member struct {
 	etcd *embed.Etcd
+	once sync.Once
 }
 
 // Endpoint returns the URL for clients.
 func (m *Member) Endpoint() string { return "http://" + m.etcd.Clients[0].Addr().String() }
 
-// Stop ends the member and returns when its files are closed.
-func (m *Member) Stop() { m.etcd.Close() }
+// Stop ends the member and returns when its files are closed. Stopping again
+// does nothing.
+func (m *Member) Stop() { m.once.Do(m.etcd.Close) }
 
 // Start starts a member and waits until it leads its cluster of one.
 func Start(ctx context.Context, o Options) (*Member, error) {
@@ -56,7 +59,7 @@ func Start(ctx context.Context, o Options) (*Member, error) {
 	defer timeout.Stop()
 	select {
 	case <-e.Server.ReadyNotify():
-		return &Member{e}, nil
+		return &Member{etcd: e}, nil
 	case err := <-e.Err():
 		e.Close()
 		return nil, fmt.Errorf("start etcd: %w", err)
