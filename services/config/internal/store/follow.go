@@ -210,8 +210,8 @@ func (s *Store) watch(ctx context.Context, client *clientv3.Client, from int64) 
 			if err := resp.Err(); err != nil {
 				return fmt.Errorf("watch settings: %w", err)
 			}
-			heard = time.Now()
-			s.take(ctx, resp, heard)
+			s.take(ctx, resp, time.Now())
+			heard = time.Now() // after it: what took long here is not etcd's silence
 		case <-beat.C:
 			if silent := time.Since(heard); silent > missed*s.Heartbeat {
 				return fmt.Errorf("watch settings: etcd not heard for %v", silent.Round(time.Millisecond))
