@@ -126,8 +126,10 @@ func newWire(t *testing.T) wire {
 	id := fmt.Sprintf("xf%d", os.Getpid())
 	w := wire{guarded: id, ns: id}
 	ip(t, "netns add "+w.ns)
-	t.Cleanup(func() { ip(t, "netns del "+w.ns) }) // and the pair with it
+	t.Cleanup(func() { ip(t, "netns del "+w.ns) })
 	ip(t, "link add "+w.guarded+" type veth peer name far0 netns "+w.ns)
+	// The pair would go with the namespace, but some time after the test.
+	t.Cleanup(func() { ip(t, "link del "+w.guarded) })
 	ip(t, "link set "+w.guarded+" addrgenmode none")
 	ip(t, "-n "+w.ns+" link set far0 addrgenmode none")
 	ip(t, "addr add "+near+"/24 dev "+w.guarded)
