@@ -30,7 +30,9 @@ func (s *Store) follow(ctx context.Context) {
 	for {
 		synced, err := s.session(ctx)
 		if ctx.Err() != nil {
-			s.touch() // the time when etcd was last heard
+			if !s.Stats().Stale {
+				s.touch() // the time when etcd was last heard
+			}
 			return
 		}
 		if synced {
