@@ -8,7 +8,9 @@ import (
 	"github.com/xinghuo-edge/xinghuo/services/broadcast"
 	"github.com/xinghuo-edge/xinghuo/services/config"
 	"github.com/xinghuo-edge/xinghuo/services/crypto"
+	"github.com/xinghuo-edge/xinghuo/services/firewall"
 	"github.com/xinghuo-edge/xinghuo/services/ingest"
+	"github.com/xinghuo-edge/xinghuo/services/policy"
 )
 
 // run is a whole program, as every service is one.
@@ -20,5 +22,7 @@ var services = map[string]run{
 	"broadcast": broadcast.Run,
 	"config":    config.Run,
 	"crypto":    crypto.Run,
+	"firewall":  firewall.Run,
 	"ingest":    ingest.Run,
+	"policy":    policy.Run,
 }

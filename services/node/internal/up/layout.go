@@ -31,9 +31,10 @@ func (f *folder) layout(o Options, self string) error {
 		},
 		"broadcast": {"mqtt": map[string]any{"url": "tcp://" + address(o.MQTT)}},
 		"config":    {"etcd": map[string]any{"endpoints": []string{"http://" + address(o.Etcd)}}},
-		"firewall":  {},
-		"policy":    {},
-		"crypto":    {},
+		// An up of one's own must not take over what a node of this box has pinned.
+		"firewall": {"pin_dir": f.pinDir()},
+		"policy":   {},
+		"crypto":   {},
 		"agent": {
 			"listen":   address(o.Agent),
 			"services": services,
@@ -43,7 +44,6 @@ func (f *folder) layout(o Options, self string) error {
 	}
 	if o.Interface != "" {
 		own["firewall"]["interface"] = o.Interface
-		own["firewall"]["pin_dir"] = f.pinDir()
 	}
 	for name, keys := range own {
 		keys["site"], keys["node"] = base.Site, base.Node

@@ -134,7 +134,7 @@ func (n *node) stopServers() {
 	if n.etcd != nil {
 		n.etcd.Stop()
 	}
-	if n.opts.Interface != "" && !n.folder.kept() {
+	if !n.folder.kept() {
 		_ = os.RemoveAll(n.folder.pinDir()) // unpinning is removing
 	}
 }
