@@ -2,7 +2,6 @@ package fleet_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -55,7 +54,7 @@ func TestEveryReadingIsAnswered(t *testing.T) {
 			o := options(tt.node.start(t))
 			o.Key = tt.node.key
 			tt.tweak(&o)
-			r, err := run(t, o)
+			r, err := run(t, o, enough)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -84,25 +83,9 @@ func TestEveryReadingIsAnswered(t *testing.T) {
 	}
 }
 
-func TestTheScheduleIsKept(t *testing.T) {
-	t.Parallel()
-	n := fakeNode{}
-	o := options(n.start(t))
-	o.Rate, o.Duration = 250, time.Second
-	r, err := run(t, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The first reading is due at the start; the last moments may miss one tick.
-	want := uint64(float64(o.Meters) * o.Rate * r.Seconds)
-	if low := want * 9 / 10; r.Sent+r.Withheld < low || r.Sent+r.Withheld > want+uint64(o.Meters) {
-		t.Errorf("sent %d and withheld %d in %.2f s, want %d to %d", r.Sent, r.Withheld, r.Seconds, low, want)
-	}
-}
-
 func TestMetersStartAtRowsOfTheirOwn(t *testing.T) {
 	n := fakeNode{}
-	if _, err := run(t, options(n.start(t))); err != nil {
+	if _, err := run(t, options(n.start(t)), enough); err != nil {
 		t.Fatal(err)
 	}
 	seen := make(map[float64]string)
@@ -130,16 +113,13 @@ func TestAFullWindowWithholds(t *testing.T) {
 	t.Parallel()
 	n := fakeNode{window: 8, ackEvery: 9} // it never acknowledges
 	o := options(n.start(t))
-	f, err := fleet.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := f.Run(t.Context())
+	want := uint64(8 * o.Meters)
+	r, err := run(t, o, func(r fleet.Report) bool { return r.Sent == want && r.Withheld > 0 })
 	if err != nil {
 		t.Fatal(err)
 	}
 	balanced(t, r)
-	if want := uint64(8 * o.Meters); r.Sent != want || r.Lost != want || r.Withheld == 0 {
+	if r.Sent != want || r.Lost != want || r.Withheld == 0 {
 		t.Errorf("sent %d, lost %d, withheld %d; want %d, %d, some", r.Sent, r.Lost, r.Withheld, want, want)
 	}
 }
@@ -149,7 +129,7 @@ func TestCommandsAreAnswered(t *testing.T) {
 	n := fakeNode{commands: []string{`{"delay_ms":100}`, `{"silent":true}`, "hello", `{"delay_ms":"no"}`, ""}}
 	o := options(n.start(t))
 	o.Meters = 1
-	r, err := run(t, o)
+	r, err := run(t, o, func(fleet.Report) bool { return len(n.sum().results) == 4 })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,8 +162,7 @@ func TestRefusalsAreFinal(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			o := options(tt.node.start(t))
-			o.Duration = time.Minute // it ends long before
-			r, err := run(t, o)
+			r, err := run(t, o, func(fleet.Report) bool { return false }) // it ends by itself
 			if !errors.Is(err, fleet.ErrRefused) {
 				t.Errorf("Run = %v, want ErrRefused", err)
 			}
@@ -197,7 +176,7 @@ func TestRefusalsAreFinal(t *testing.T) {
 func TestOtherCloseCodesAreNot(t *testing.T) {
 	t.Parallel()
 	n := fakeNode{closeAt: 3, closeAs: websocket.CloseServiceRestart}
-	r, err := run(t, options(n.start(t)))
+	r, err := run(t, options(n.start(t)), enough)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +188,9 @@ func TestOtherCloseCodesAreNot(t *testing.T) {
 
 func TestANodeThatIsAwayIsWaitedFor(t *testing.T) {
 	t.Parallel()
-	f, err := fleet.New(options("ws://127.0.0.1:1"))
+	o := options("ws://127.0.0.1:1")
+	o.Duration = 300 * time.Millisecond
+	f, err := fleet.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,32 +203,18 @@ func TestANodeThatIsAwayIsWaitedFor(t *testing.T) {
 	}
 }
 
-func TestTheContextEndsARun(t *testing.T) {
+func TestSnapshotsWhileItRuns(t *testing.T) {
 	n := fakeNode{}
 	o := options(n.start(t))
-	o.Duration = 0
-	f, err := fleet.New(o)
+	var during fleet.Report
+	r, err := run(t, o, func(r fleet.Report) bool { during = r; return enough(r) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	done := make(chan fleet.Report, 1)
-	go func() {
-		r, err := f.Run(ctx)
-		if err != nil {
-			t.Errorf("Run: %v", err)
-		}
-		done <- r
-	}()
-	for tick := time.Tick(time.Millisecond); f.Snapshot().Acked < 50; <-tick {
-	}
-	if s := f.Snapshot(); s.Connected != o.Meters || f.Latencies().Total() == 0 || s.Seconds <= 0 {
-		t.Errorf("snapshot %v, want %d connected", s, o.Meters)
-	}
-	cancel()
-	r := <-done
 	balanced(t, r)
+	if during.Connected != o.Meters || during.Seconds <= 0 || during.Sent != during.Acked+during.InFlight || during.Lost != 0 {
+		t.Errorf("snapshot %v, want %d connected and sent = acked + in flight", during, o.Meters)
+	}
 	if r.Lost != 0 || r.Connected != 0 {
 		t.Errorf("report %v, want none lost, none connected", r)
 	}
@@ -269,7 +236,7 @@ func TestRun(t *testing.T) {
 	if err := fleet.Run(t.Context(), []string{"-n", "2", "-url", url, "-for", "200ms", "-report", "50ms", "-prefix", "b"}, &out); err != nil {
 		t.Fatal(err)
 	}
-	if got := out.String(); strings.Count(got, "\n") < 2 || !strings.Contains(got, "in all 0.2s") {
+	if got := out.String(); !strings.Contains(got, "\nin all ") || !strings.Contains(got, "2/2 meters") {
 		t.Errorf("Run wrote %q, want progress and a report", got)
 	}
 }

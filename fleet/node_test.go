@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xinghuo-edge/xinghuo/pkg/devicetoken"
+	"github.com/xinghuo-edge/xinghuo/pkg/testkit"
 	devicev1 "github.com/xinghuo-edge/xinghuo/proto/xinghuo/device/v1"
 	telemetryv1 "github.com/xinghuo-edge/xinghuo/proto/xinghuo/telemetry/v1"
 
@@ -230,18 +231,40 @@ func (n *fakeNode) sum() fakeDevice {
 	return all
 }
 
-// options are those of a small quick fleet.
+// options are those of a small quick fleet that runs until it is told to end.
 func options(url string) fleet.Options {
 	o := fleet.DefaultOptions()
-	o.URL, o.Meters, o.Rate, o.Duration = url, 4, 200, 300*time.Millisecond
+	o.URL, o.Meters, o.Rate = url, 4, 200
 	return o
 }
 
-func run(t *testing.T, o fleet.Options) (fleet.Report, error) {
+// answered is how many readings make a run.
+const answered = 200
+
+func enough(r fleet.Report) bool { return r.Acked+r.Rejected >= answered }
+
+// run runs a fleet until the snapshot is as it should be, and ends it.
+func run(t *testing.T, o fleet.Options, until func(fleet.Report) bool) (fleet.Report, error) {
 	t.Helper()
 	f, err := fleet.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return f.Run(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan struct{})
+	var report fleet.Report
+	go func() { defer close(done); report, err = f.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	testkit.Eventually(t, 30*time.Second, "the run to have what it is for", func() bool {
+		select {
+		case <-done: // it has ended by itself
+			return true
+		default:
+			return until(f.Snapshot())
+		}
+	})
+	cancel()
+	<-done
+	return report, err
 }

@@ -18,6 +18,10 @@ type pace struct {
 // given up, so that an outage does not end in a flood.
 const maxLag = time.Second
 
+// hair is the part of an interval that a frame may be early, so that a wake-up
+// at the very moment, rounded to nanoseconds, finds it due.
+const hair = 1e-4
+
 func newPace(o Options, epoch time.Time, phase float64) pace {
 	p := pace{rate: o.Rate / float64(o.Batch), tick: o.Tick}
 	if p.rate > 0 {
@@ -40,7 +44,7 @@ func (p *pace) due(now time.Time) (frames, late uint64) {
 	if since < 0 {
 		return 0, 0
 	}
-	frames = uint64(since.Seconds()*p.rate) + 1 - p.taken
+	frames = uint64(since.Seconds()*p.rate+hair) + 1 - p.taken
 	if limit := uint64(math.Ceil(p.rate*maxLag.Seconds())) + 1; frames > limit {
 		late = frames - limit
 		p.taken += late
