@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/xinghuo-edge/xinghuo/pkg/fault"
 	"github.com/xinghuo-edge/xinghuo/pkg/telemetry"
@@ -25,10 +26,20 @@ const (
 	dedupe = 2 * time.Minute
 )
 
-// Limits bounds a stream: whatever is older, or beyond the size, goes.
+// Limits bounds a stream: whatever is older, or beyond the size, goes. 0 means
+// no bound.
 type Limits struct {
 	MaxBytes int64
 	MaxAge   time.Duration
+}
+
+// dedupe is at most MaxAge: JetStream refuses to remember ids of messages that
+// are gone.
+func (l Limits) dedupe() time.Duration {
+	if l.MaxAge > 0 {
+		return min(dedupe, l.MaxAge)
+	}
+	return dedupe
 }
 
 // EventHeader names the kind of an event on an Event subject.
@@ -67,7 +78,11 @@ func Connect(url, service string, subjects Subjects, log *slog.Logger) (*Bus, er
 		nats.ReconnectBufSize(-1),
 		nats.ConnectHandler(func(*nats.Conn) { log.Info("nats connected"); signal() }),
 		nats.ReconnectHandler(func(*nats.Conn) { log.Info("nats reconnected"); signal() }),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { log.Warn("nats disconnected", "err", err) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil { // nil is our own Close
+				log.Warn("nats disconnected", "err", err)
+			}
+		}),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("connect to nats %s: %w", url, err)
@@ -111,7 +126,7 @@ func (b *Bus) EnsureStreams(ctx context.Context, tel, evt Limits) error {
 		if _, err := b.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 			Name: s.name, Subjects: []string{s.subject},
 			Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
-			MaxBytes: s.limits.MaxBytes, MaxAge: s.limits.MaxAge, Duplicates: dedupe,
+			MaxBytes: s.limits.MaxBytes, MaxAge: s.limits.MaxAge, Duplicates: s.limits.dedupe(),
 		}); err != nil {
 			return fmt.Errorf("ensure stream %s: %w", s.name, kind(err))
 		}
@@ -137,13 +152,21 @@ func (b *Bus) PublishAsync(ctx context.Context, m Message) (jetstream.PubAckFutu
 	if m.Event != "" {
 		msg.Header.Set(EventHeader, m.Event)
 	}
-	telemetry.Propagator().Inject(ctx, propagation.HeaderCarrier(msg.Header))
+	telemetry.Propagator().Inject(ctx, carrier(msg.Header))
 	future, err := b.js.PublishMsgAsync(msg)
 	if err != nil {
 		return nil, fmt.Errorf("publish on %s: %w", m.Subject, kind(err))
 	}
 	return future, nil
 }
+
+// carrier writes the trace context into a message under its names as they are:
+// NATS headers, unlike HTTP's, tell upper case from lower.
+type carrier nats.Header
+
+func (c carrier) Get(key string) string { return nats.Header(c).Get(key) }
+func (c carrier) Set(key, value string) { nats.Header(c).Set(key, value) }
+func (c carrier) Keys() []string        { return slices.Collect(maps.Keys(c)) }
 
 // kind tells a NATS that is away from one that refuses.
 func kind(err error) error {

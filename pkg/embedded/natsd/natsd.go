@@ -24,6 +24,9 @@ type Options struct {
 // ready is how long a server may take to start, with streams to recover.
 const ready = 10 * time.Second
 
+// look is how long one look at it takes when it is not.
+const look = 50 * time.Millisecond
+
 // Start starts a server and waits for it. Shutdown and WaitForShutdown end it.
 func Start(o Options) (*server.Server, error) {
 	if o.Host == "" {
@@ -47,11 +50,47 @@ func Start(o Options) (*server.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start nats: %w", err)
 	}
+	faults := make(fatal, 1)
+	s.SetLoggerV2(faults, false, false, false)
 	s.Start()
-	if !s.ReadyForConnections(ready) {
+	if err := await(s, faults); err != nil {
 		s.Shutdown()
 		s.WaitForShutdown()
-		return nil, errors.New("start nats: not ready; is its port taken?")
+		return nil, fmt.Errorf("start nats: %w", err)
 	}
 	return s, nil
 }
+
+func await(s *server.Server, faults fatal) error {
+	for end := time.Now().Add(ready); time.Now().Before(end); {
+		if s.ReadyForConnections(look) {
+			return nil
+		}
+		select {
+		case text := <-faults:
+			return errors.New(text)
+		default:
+		}
+	}
+	return fmt.Errorf("not ready within %v", ready)
+}
+
+// fatal keeps the first fault that the server would have ended the process for:
+// a port that is taken, a folder that it may not write.
+type fatal chan string
+
+// Fatalf implements server.Logger.
+func (f fatal) Fatalf(format string, v ...any) {
+	select {
+	case f <- fmt.Sprintf(format, v...):
+	default: // the first is the cause
+	}
+}
+
+// The rest of server.Logger goes nowhere, as with NoLog.
+
+func (fatal) Noticef(string, ...any) {}
+func (fatal) Warnf(string, ...any)   {}
+func (fatal) Errorf(string, ...any)  {}
+func (fatal) Debugf(string, ...any)  {}
+func (fatal) Tracef(string, ...any)  {}
