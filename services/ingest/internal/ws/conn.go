@@ -206,7 +206,7 @@ func (c *conn) read() error {
 	c.ws.SetPongHandler(alive)
 	_ = alive("")
 	var buf bytes.Buffer
-	items := make([]device.Item, 0, maxReadings)
+	var items []device.Item // grows to the device's habit, mostly one
 	for {
 		var frame devicev1.DeviceFrame
 		if err := c.receive(&buf, &frame); err != nil {
@@ -216,7 +216,7 @@ func (c *conn) read() error {
 		var err error
 		switch body := frame.GetBody().(type) {
 		case *devicev1.DeviceFrame_Readings:
-			err = c.take(body.Readings.GetReadings(), now, items)
+			items, err = c.take(body.Readings.GetReadings(), now, items)
 		case *devicev1.DeviceFrame_CommandResult:
 			r := body.CommandResult
 			if !c.device.Answer(r.GetId(), device.Result{OK: r.GetOk(), Payload: r.GetPayload()}) {
@@ -233,9 +233,10 @@ func (c *conn) read() error {
 
 // take hands readings to the pipeline. While the device's window is full it
 // waits, and so does the device: nothing is read from it meanwhile.
-func (c *conn) take(readings []*telemetryv1.Reading, now time.Time, items []device.Item) error {
+// It returns items for the next call to use again.
+func (c *conn) take(readings []*telemetryv1.Reading, now time.Time, items []device.Item) ([]device.Item, error) {
 	if err := checkReadings(readings); err != nil {
-		return err
+		return nil, err
 	}
 	var received *timestamppb.Timestamp
 	for _, r := range readings {
@@ -250,20 +251,21 @@ func (c *conn) take(readings []*telemetryv1.Reading, now time.Time, items []devi
 		select {
 		case <-c.door.paused: // the device sends it again, to the next process
 			<-c.ended
-			return errEnded
+			return nil, errEnded
 		default:
 		}
 		taken, used, duplicates, err := c.device.Take(c, readings, c.door.cfg.Window, now, items[:0])
 		if err != nil {
-			return err
+			return nil, err
 		}
+		items = taken
 		c.door.cfg.Ledger.Take(len(taken), duplicates)
 		for i := range taken {
 			select {
 			case c.door.cfg.Items <- taken[i]:
 			case <-c.door.closing:
 				c.door.cfg.Abandoned(taken[i:])
-				return errEnded
+				return nil, errEnded
 			}
 		}
 		if duplicates > 0 {
@@ -271,12 +273,13 @@ func (c *conn) take(readings []*telemetryv1.Reading, now time.Time, items []devi
 		}
 		readings = readings[used:]
 		if len(readings) == 0 {
-			return nil
+			clear(items) // it must not keep the readings alive
+			return items, nil
 		}
 		select {
 		case <-c.device.Room():
 		case <-c.ended:
-			return errEnded
+			return nil, errEnded
 		}
 	}
 }
