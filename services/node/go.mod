@@ -14,6 +14,7 @@ require (
 	github.com/xinghuo-edge/xinghuo/services/firewall v0.0.0
 	github.com/xinghuo-edge/xinghuo/services/ingest v0.0.0
 	github.com/xinghuo-edge/xinghuo/services/policy v0.0.0
+	go.uber.org/goleak v1.3.0
 	go.yaml.in/yaml/v3 v3.0.5
 	golang.org/x/sync v0.24.0
 	golang.org/x/sys v0.49.0
