@@ -21,7 +21,7 @@ import (
 	"github.com/xinghuo-edge/xinghuo/pkg/testkit/natstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.Leaks()...) }
 
 const limit = 10 * time.Second
 

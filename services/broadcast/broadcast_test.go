@@ -26,7 +26,7 @@ import (
 	"github.com/xinghuo-edge/xinghuo/services/broadcast/internal/mqtttest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.Leaks()...) }
 
 const wait = 20 * time.Second
 

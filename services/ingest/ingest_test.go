@@ -37,7 +37,7 @@ import (
 	"github.com/xinghuo-edge/xinghuo/services/ingest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.Leaks()...) }
 
 // fakePolicy rejects a temperature above 85.
 type fakePolicy struct {

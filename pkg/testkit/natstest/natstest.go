@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"go.uber.org/goleak"
 
 	"github.com/xinghuo-edge/xinghuo/pkg/embedded/natsd"
 )
@@ -50,4 +51,14 @@ func Restart(t testing.TB, port int, storeDir string) *server.Server {
 		s.WaitForShutdown()
 	})
 	return s
+}
+
+// Leaks returns what a server may leave running: one that shuts down while it
+// still makes a stream, whose client has gone, forgets the stream's goroutines.
+// Give it to goleak.VerifyTestMain.
+func Leaks() []goleak.Option {
+	return []goleak.Option{
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"),
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
+	}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/xinghuo-edge/xinghuo/services/broadcast/internal/queue"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, natstest.Leaks()...) }
 
 const wait = 20 * time.Second
 
