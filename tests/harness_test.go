@@ -183,6 +183,16 @@ func (n *node) pid(service string) int {
 	return int(info.GetPid())
 }
 
+// log returns what a service has logged.
+func (n *node) log(service string) string {
+	n.t.Helper()
+	raw, err := os.ReadFile(filepath.Join(n.dir, "log", service+".log"))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return string(raw)
+}
+
 func (n *node) pids() map[string]int {
 	pids := make(map[string]int)
 	for _, s := range services {

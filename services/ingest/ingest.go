@@ -69,6 +69,7 @@ func Run(ctx context.Context, args []string, logs io.Writer) error {
 	})
 	(&server.Server{Devices: p.devices, Ledger: p.ledger, Watch: p.watch, Statuses: p.statuses}).Register(srv)
 	srv.Collect(p.stats)
+	apply := p.apply(srv, &cfg)
 	srv.SetFact("device_door", ln.Addr().String())
 	return srv.Run(ctx,
 		func(ctx context.Context) error {
@@ -76,7 +77,7 @@ func Run(ctx context.Context, args []string, logs io.Writer) error {
 		},
 		func(ctx context.Context) error { return ensureStreams(ctx, srv, nats, &cfg) },
 		func(ctx context.Context) error {
-			return live.Watch(ctx, srv.Log, peers.config, "ingest", p.apply(&cfg))
+			return live.Watch(ctx, srv.Log, peers.config, "ingest", apply)
 		},
 	)
 }
@@ -142,8 +143,8 @@ func ensureStreams(ctx context.Context, srv *node.Server, nats *bus.Bus, cfg *co
 	}
 }
 
-// apply takes ingest's live settings.
-func (p *pipeline) apply(cfg *config.Config) live.Apply {
+// apply takes ingest's live settings, and tells in GetInfo what is in force.
+func (p *pipeline) apply(srv *node.Server, cfg *config.Config) live.Apply {
 	type setting struct {
 		bootstrap time.Duration
 		check     func(time.Duration) error
@@ -153,13 +154,20 @@ func (p *pipeline) apply(cfg *config.Config) live.Apply {
 		"batch_delay":     {cfg.BatchDelay, config.CheckBatchDelay, p.evaluator.SetDelay},
 		"status_interval": {cfg.StatusInterval, config.CheckStatusInterval, p.reporter.SetInterval},
 	}
+	set := func(name string, s setting, d time.Duration) {
+		s.set(d)
+		srv.SetFact(name, d.String())
+	}
+	for name, s := range known {
+		set(name, s, s.bootstrap)
+	}
 	return func(name, value string, removed bool) error {
 		s, ok := known[name]
 		if !ok {
 			return fmt.Errorf("%w: %q", live.ErrUnknown, name)
 		}
 		if removed {
-			s.set(s.bootstrap)
+			set(name, s, s.bootstrap)
 			return nil
 		}
 		d, err := time.ParseDuration(value)
@@ -169,7 +177,7 @@ func (p *pipeline) apply(cfg *config.Config) live.Apply {
 		if err := s.check(d); err != nil {
 			return err
 		}
-		s.set(d)
+		set(name, s, d)
 		return nil
 	}
 }

@@ -65,7 +65,6 @@ func newPipeline(cfg *config.Config, srv *node.Server, nats *bus.Bus, to *peers)
 		Unevaluated: p.ledger.Unevaluated, Log: srv.Log,
 		Away: func(reason string) { srv.Degrade("policy", reason) },
 	}
-	p.evaluator.SetDelay(cfg.BatchDelay)
 	broadcast := broadcastv1.NewBroadcastServiceClient(to.broadcast)
 	p.reporter = &devicestatus.Reporter{
 		Open: func(ctx context.Context) (broadcastv1.BroadcastService_PublishStatusClient, error) {
@@ -74,7 +73,6 @@ func newPipeline(cfg *config.Config, srv *node.Server, nats *bus.Bus, to *peers)
 		Devices: p.devices, Log: srv.Log,
 		Away: func(reason string) { srv.Degrade("broadcast", reason) },
 	}
-	p.reporter.SetInterval(cfg.StatusInterval)
 	return p
 }
 
