@@ -108,7 +108,8 @@ func TestMetrics(t *testing.T) {
 	nasty := "a\\b\"c\nd\xff"
 	f := &fakeNode{
 		list: []supervise.Status{
-			{Name: "ingest", State: supervise.Serving, Restarts: 3}, {Name: "policy", State: supervise.BackingOff},
+			{Name: "ingest", State: supervise.Serving, Restarts: 3},
+			{Name: "policy", State: supervise.BackingOff},
 			{Name: "slow", State: supervise.Serving},
 		},
 		stats: map[string][]*adminv1.Metric{

@@ -2,7 +2,6 @@ package up
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -152,50 +151,50 @@ func tail(path string) string {
 	return text
 }
 
-// sweep ends what the agent left running, should it have been killed itself:
-// a service holds a lock beside its socket, in which its pid is written. It
-// returns the services that it had to end.
-func sweep(ctx context.Context, runDir string, limit time.Duration) []string {
+// sweep ends what the agent left running, should it have been killed itself. It
+// knows them by their arguments: they were started with a settings file of this
+// folder. It returns the services that it had to end.
+func sweep(ctx context.Context, f *folder, limit time.Duration) []string {
 	var swept []string
-	for _, name := range append([]string{"agent"}, services...) {
-		fd, ok := holder(runDir + "/" + name + ".lock")
-		if !ok {
-			continue
+	for _, name := range append([]string{"agent"}, services...) { // the agent first, or it starts them again
+		for _, fd := range holders(f.settings(name)) {
+			swept = append(swept, name)
+			end(ctx, fd, limit)
+			_ = unix.Close(fd)
 		}
-		swept = append(swept, name)
-		end(ctx, fd, limit)
-		_ = unix.Close(fd)
 	}
 	return swept
 }
 
-// holder returns a pidfd of the process that holds a lock.
-func holder(lockPath string) (fd int, ok bool) {
-	lock, err := os.Open(lockPath)
+// holders returns a pidfd of each process that has `-config <file>` among its
+// arguments.
+func holders(file string) []int {
+	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return 0, false
+		return nil
 	}
-	defer lock.Close()
-	err = unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-	if !errors.Is(err, unix.EWOULDBLOCK) {
-		return 0, false
+	var fds []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() || !configuredBy(pid, file) {
+			continue
+		}
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			continue // it has ended
+		}
+		if !configuredBy(pid, file) { // the pid went to another meanwhile
+			_ = unix.Close(fd)
+			continue
+		}
+		fds = append(fds, fd)
 	}
-	raw := make([]byte, 20)
-	n, _ := lock.ReadAt(raw, 0)
-	pid, err := strconv.Atoi(string(raw[:n]))
-	if err != nil || pid <= 1 {
-		return 0, false
-	}
-	fd, err = unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return 0, false
-	}
-	// Still locked after the pid is held by its descriptor: it is the owner's.
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
-		_ = unix.Close(fd)
-		return 0, false
-	}
-	return fd, true
+	return fds
+}
+
+func configuredBy(pid int, file string) bool {
+	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	return err == nil && strings.Contains(string(raw), "\x00-config\x00"+file+"\x00")
 }
 
 // end terminates a process, and kills it when it is still there after limit or

@@ -17,7 +17,6 @@ type screen struct {
 	out   io.Writer
 	fd    int // of the terminal; -1 when out is none
 	lines int // of the table that stands there
-	tips  []string
 	tells map[string]string // what was told of a service that does not run
 }
 
@@ -47,27 +46,18 @@ func (s *screen) show(f figures) error {
 	if ws, err := unix.IoctlGetWinsize(s.fd, unix.TIOCGWINSZ); err == nil && ws.Col > 0 && ws.Row > 0 {
 		width, height = int(ws.Col), int(ws.Row)
 	}
-	rows := append(table(f), "")
-	rows = append(rows, s.tips...)
 	var b strings.Builder
 	if s.lines > 0 {
 		fmt.Fprintf(&b, "\x1b[%dF", s.lines)
 	}
 	b.WriteString("\x1b[J")
 	s.lines = 0
-	for i, row := range rows {
-		tip := i >= len(rows)-len(s.tips)
-		n := 1
-		if tip { // it is to be copied whole
-			n = max(1, (len([]rune(row))+width-1)/width)
-		} else {
-			row = clip(row, width)
-		}
-		if s.lines+n >= height { // what scrolls away cannot be drawn over
+	for _, row := range table(f) {
+		if s.lines+1 >= height { // what scrolls away cannot be drawn over
 			break
 		}
-		b.WriteString(row + "\n")
-		s.lines += n
+		b.WriteString(clip(row, width) + "\n")
+		s.lines++
 	}
 	_, err := io.WriteString(s.out, b.String())
 	return err

@@ -83,7 +83,7 @@ func Run(ctx context.Context, args []string, out io.Writer, force <-chan struct{
 		case <-stopForce:
 		}
 	}()
-	sweep(hard, n.folder.sub("run"), grace)
+	sweep(hard, n.folder, grace)
 	if err := n.opts.choosePorts(); err != nil {
 		return err
 	}
@@ -153,12 +153,9 @@ func (n *node) run(ctx, hard context.Context) error {
 		return err
 	}
 	defer func() { _ = n.gauges.close() }()
-	n.screen.tips = tips(n.folder, n.opts)
-	if n.screen.fd < 0 {
-		for _, t := range n.screen.tips {
-			if err := n.screen.say("%s", t); err != nil {
-				return err
-			}
+	for _, t := range tips(n.folder, n.opts) {
+		if err := n.screen.say("%s", t); err != nil {
+			return err
 		}
 	}
 
@@ -196,7 +193,7 @@ func (n *node) run(ctx, hard context.Context) error {
 	last := n.settle(hard)
 	stopAgent()
 	n.await(hard, agentDone, n.agent)
-	swept := sweep(hard, n.folder.sub("run"), grace)
+	swept := sweep(hard, n.folder, grace)
 	err = errors.Join(g.Wait(), serr)
 	if werr := n.screen.say("%s", n.summary(last)); werr != nil {
 		err = errors.Join(err, werr)
