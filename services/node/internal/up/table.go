@@ -15,8 +15,8 @@ import (
 // each elsewhere.
 type screen struct {
 	out   io.Writer
-	fd    int // of the terminal; -1 when out is none
-	lines int // of the table that stands there
+	fd    int               // of the terminal; -1 when out is none
+	lines int               // of the table that stands there
 	tells map[string]string // what was told of a service that does not run
 }
 
