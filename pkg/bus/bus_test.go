@@ -3,7 +3,6 @@ package bus_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net/url"
 	"strconv"
@@ -39,7 +38,7 @@ func subjects(t *testing.T) bus.Subjects {
 // connect returns a bus whose server is up, with its streams.
 func connect(t *testing.T, s *server.Server) *bus.Bus {
 	t.Helper()
-	b, err := bus.Connect(s.ClientURL(), "ingest", subjects(t), slog.New(slog.NewJSONHandler(io.Discard, nil)))
+	b, err := bus.Connect(s.ClientURL(), "ingest", subjects(t), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +185,7 @@ func TestConnectBeforeTheServer(t *testing.T) {
 	address, dir := s.ClientURL(), s.StoreDir()
 	s.Shutdown()
 	s.WaitForShutdown()
-	b, err := bus.Connect(address, "ingest", subjects(t), slog.New(slog.NewJSONHandler(io.Discard, nil)))
+	b, err := bus.Connect(address, "ingest", subjects(t), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatalf("Connect while NATS is away = %v, want nil", err)
 	}
@@ -203,7 +202,7 @@ func TestConnectBeforeTheServer(t *testing.T) {
 }
 
 func TestConnectRefusesABadURL(t *testing.T) {
-	if b, err := bus.Connect("nats://%zz", "ingest", subjects(t), slog.New(slog.NewJSONHandler(io.Discard, nil))); err == nil {
+	if b, err := bus.Connect("nats://%zz", "ingest", subjects(t), slog.New(slog.DiscardHandler)); err == nil {
 		b.Close()
 		t.Error("Connect(nats://%zz) = nil, want an error")
 	}

@@ -103,14 +103,16 @@ func TestReflectionInBothVersions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := alpha.Send(&reflectionv1alpha.ServerReflectionRequest{MessageRequest: &reflectionv1alpha.ServerReflectionRequest_ListServices{}}); err != nil {
+	if err := alpha.Send(&reflectionv1alpha.ServerReflectionRequest{ //nolint:staticcheck // deprecated, and what older grpcurl speaks
+		MessageRequest: &reflectionv1alpha.ServerReflectionRequest_ListServices{},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	aresp, err := alpha.Recv()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(aresp.GetListServicesResponse().GetService()); n != len(want) {
+	if n := len(aresp.GetListServicesResponse().GetService()); n != len(want) { //nolint:staticcheck // as above
 		t.Errorf("v1alpha lists %d services, want %d", n, len(want))
 	}
 	if err := alpha.CloseSend(); err != nil {

@@ -100,8 +100,9 @@ func kindName(kind yaml.Kind) string {
 		return "mapping"
 	case yaml.SequenceNode:
 		return "list"
+	default:
+		return "scalar"
 	}
-	return "scalar"
 }
 
 // readFile reads the settings file. Only the default one may be missing.
