@@ -144,7 +144,7 @@ func (g *gauges) read(ctx context.Context) figures {
 	}
 	if taken, ok := g.stored(); ok {
 		f.delivered = taken
-		f.acked = f.delivered + f.rejected // an acknowledgement waits for one of the two
+		f.acked = f.delivered + f.rejected // answered for good; the meters' own count is in the summary
 		f.accepted = f.delivered - min(f.unjudged, f.delivered)
 	}
 	g.memory(ctx, &f, list)

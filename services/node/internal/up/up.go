@@ -349,6 +349,6 @@ func (n *node) summary(f figures) string {
 	if json.Unmarshal(n.report.Bytes(), &r) == nil && r.Sent > 0 { // a killed fleet reports nothing
 		sent, acked, lost = r.Sent, r.Acked, r.Lost
 	}
-	return fmt.Sprintf("in all: sent %d, acked %d, unacknowledged %d, delivered %d, rejected %d, dropped %d, MQTT published %d, MQTT dropped %d",
-		sent, acked, lost, f.delivered, f.rejected, f.drops, f.published, f.mqttDrops)
+	return fmt.Sprintf("in all: sent %d, acked %d, unacknowledged %d, delivered %d, rejected %d, dropped %d, MQTT published %d, MQTT dropped %d, left in flight %d",
+		sent, acked, lost, f.delivered, f.rejected, f.drops, f.published, f.mqttDrops, f.inFlight)
 }
