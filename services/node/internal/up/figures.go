@@ -40,7 +40,7 @@ type figures struct {
 	acked    uint64
 	accepted uint64
 	rejected uint64
-	// delivered is what JetStream has taken, as itself counts it.
+	// delivered is what JetStream has confirmed.
 	delivered  uint64
 	inFlight   uint64
 	published  uint64 // what the MQTT broker has confirmed
@@ -70,17 +70,14 @@ type gauges struct {
 	start time.Time
 	fleet func() int // its pid, 0 when there is none
 	conns map[string]*grpc.ClientConn
-	// stored is how many readings JetStream has taken. A service that is killed
-	// takes its last second's counts along; JetStream does not.
-	stored func() (uint64, bool)
 
 	last     figures
 	lastTime time.Time
 	totals   map[string]*total
 }
 
-func newGauges(runDir string, fleet func() int, stored func() (uint64, bool)) (*gauges, error) {
-	g := &gauges{start: time.Now(), fleet: fleet, stored: stored, conns: make(map[string]*grpc.ClientConn), totals: make(map[string]*total)}
+func newGauges(runDir string, fleet func() int) (*gauges, error) {
+	g := &gauges{start: time.Now(), fleet: fleet, conns: make(map[string]*grpc.ClientConn), totals: make(map[string]*total)}
 	for _, name := range []string{"agent", "ingest", "broadcast", "policy"} {
 		conn, err := mesh.Dial(runDir, name)
 		if err != nil {
@@ -142,11 +139,6 @@ func (g *gauges) read(ctx context.Context) figures {
 		f.published = g.count("published", out.GetDelivered())
 		f.mqttDrops = g.count("mqtt drops", sum(out.GetDropped()))
 	}
-	if taken, ok := g.stored(); ok {
-		f.delivered = taken
-		f.acked = f.delivered + f.rejected // answered for good; the meters' own count is in the summary
-		f.accepted = f.delivered - min(f.unjudged, f.delivered)
-	}
 	g.memory(ctx, &f, list)
 	g.last = f
 	return f
@@ -160,10 +152,13 @@ func (g *gauges) ingest(f *figures, in *ingestv1.GetStatsResponse, now time.Time
 	g.lastTime = now
 	f.received = received
 	f.devices = in.GetConnectedDevices()
+	f.delivered = g.count("delivered", in.GetDelivered())
 	f.rejected = g.count("rejected", in.GetRejected())
 	f.unjudged = g.count("unevaluated", in.GetUnevaluated())
 	f.drops = g.count("drops", sum(in.GetDropped()))
 	f.inFlight = in.GetInFlight()
+	f.acked = f.delivered + f.rejected // an acknowledgement waits for one of the two
+	f.accepted = f.delivered - min(f.unjudged, f.delivered)
 	f.p50 = time.Duration(in.GetAckP50Us()) * time.Microsecond
 	f.p99 = time.Duration(in.GetAckP99Us()) * time.Microsecond
 }

@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -32,8 +31,6 @@ const (
 	settleLimit = 2 * time.Second
 	// agentLimit is what the agent gets to stop the services in order.
 	agentLimit = 45 * time.Second
-	// telemetryStream starts the name of the stream of readings (pkg/bus).
-	telemetryStream = "XH_TEL_"
 )
 
 // ErrForced says that the end was not an orderly one.
@@ -152,7 +149,7 @@ func (n *node) run(ctx, hard context.Context) error {
 	}
 	n.fleetProgram()
 	var err error
-	if n.gauges, err = newGauges(n.folder.sub("run"), n.fleetPID, n.stored()); err != nil {
+	if n.gauges, err = newGauges(n.folder.sub("run"), n.fleetPID); err != nil {
 		return err
 	}
 	defer func() { _ = n.gauges.close() }()
@@ -235,29 +232,6 @@ func (n *node) fleetProgram() {
 			"fleet", "-n", strconv.Itoa(n.opts.Meters), "-rate", strconv.FormatFloat(n.opts.Rate, 'f', -1, 64),
 			"-url", "ws://" + address(n.opts.WS), "-token-key", n.folder.tokenKey(), "-json",
 		},
-	}
-}
-
-// stored returns what counts the readings that JetStream takes from now on.
-func (n *node) stored() func() (uint64, bool) {
-	count := func() (uint64, bool) {
-		info, err := n.nats.Jsz(&server.JSzOptions{Accounts: true, Streams: true})
-		if err != nil {
-			return 0, false
-		}
-		for _, a := range info.AccountDetails {
-			for _, s := range a.Streams {
-				if strings.HasPrefix(s.Name, telemetryStream) {
-					return s.State.LastSeq, true // also counts what the stream has let go
-				}
-			}
-		}
-		return 0, false // ingest has not made it yet
-	}
-	before, _ := count()
-	return func() (uint64, bool) {
-		now, ok := count()
-		return now - min(before, now), ok
 	}
 }
 
