@@ -116,7 +116,7 @@ func freePort(t *testing.T) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close() //nolint:errcheck // only its port is wanted
+	defer ln.Close() // only its port is wanted
 	return ln.Addr().(*net.TCPAddr).Port
 }
 

@@ -45,7 +45,7 @@ func Run(ctx context.Context, args []string, logs io.Writer) (err error) {
 		return err
 	}
 	probes := probe.New(cfg.RunDir)
-	defer probes.Close()
+	defer func() { _ = probes.Close() }()
 	launcher := &supervise.Exec{Command: cfg.Command, Logs: logs, LogDir: cfg.LogDir}
 	sup := supervise.New(supervise.Options{
 		Services: cfg.Services, Grace: cfg.GraceTimeout, Leave: !cfg.StopServices,

@@ -59,7 +59,7 @@ func service(ctx context.Context, args []string, logs io.Writer) error {
 	if ferr != nil {
 		return ferr
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	_, ferr = fmt.Fprintln(f, name)
 	if err != nil {
 		return err

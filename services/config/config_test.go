@@ -175,7 +175,7 @@ func TestLiveSettings(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- live.Watch(ctx, slog.New(slog.NewTextHandler(io.Discard, nil)), conn, "ingest", service.apply)
+		done <- live.Watch(ctx, slog.New(slog.DiscardHandler), conn, "ingest", service.apply)
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -252,7 +252,7 @@ func TestLiveSettingsSurviveALostCache(t *testing.T) {
 	done := make(chan error, 1)
 	liveCtx, end := context.WithCancel(context.Background())
 	go func() {
-		done <- live.Watch(liveCtx, slog.New(slog.NewTextHandler(io.Discard, nil)), conn, "ingest", service.apply)
+		done <- live.Watch(liveCtx, slog.New(slog.DiscardHandler), conn, "ingest", service.apply)
 	}()
 	t.Cleanup(func() {
 		end()

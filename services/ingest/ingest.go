@@ -60,7 +60,7 @@ func Run(ctx context.Context, args []string, logs io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("open device door: %w", err)
 	}
-	defer ln.Close() //nolint:errcheck // the door closes it; this is for the way out before it opens
+	defer ln.Close() // the door closes it; this is for the way out before it opens
 
 	p := newPipeline(&cfg, srv, nats, peers)
 	door := ws.NewDoor(ws.Config{

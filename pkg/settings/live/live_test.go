@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -131,7 +130,7 @@ func TestWatch(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			var got []string
-			err := live.Watch(ctx, slog.New(slog.NewTextHandler(io.Discard, nil)), conn, "ingest", func(name, value string, removed bool) error {
+			err := live.Watch(ctx, slog.New(slog.DiscardHandler), conn, "ingest", func(name, value string, removed bool) error {
 				switch {
 				case name == "end":
 					cancel()
@@ -164,7 +163,7 @@ func TestWatchEndsWhileAway(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- live.Watch(ctx, slog.New(slog.NewTextHandler(io.Discard, nil)), conn, "ingest", func(string, string, bool) error { return nil })
+		done <- live.Watch(ctx, slog.New(slog.DiscardHandler), conn, "ingest", func(string, string, bool) error { return nil })
 	}()
 	cancel()
 	if err := <-done; err != nil {

@@ -94,7 +94,7 @@ func fileTail(path string, offset int64) string {
 	if err != nil {
 		return ""
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil {
 		return ""
@@ -120,12 +120,12 @@ func trim(path string, limit int64) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	keep, err := os.OpenFile(path+".1", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, logMode)
 	if err != nil {
 		return err
 	}
-	defer keep.Close()
+	defer func() { _ = keep.Close() }()
 	if _, err := io.Copy(keep, io.NewSectionReader(f, max(0, info.Size()-limit), limit)); err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func (e *Exec) Start(service string) (Process, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer f.Close() // the child has its own
+		defer func() { _ = f.Close() }() // the child has its own
 		c.cmd.Stdout, c.cmd.Stderr = f, f
 		c.last = func() string { return fileTail(e.LogFile(service), offset) }
 	}

@@ -33,11 +33,11 @@ func child(mode string) {
 	switch mode {
 	case "wait":
 		signal.Notify(stop, syscall.SIGTERM)
-		fmt.Println("ready")
+		_, _ = fmt.Fprintln(os.Stdout, "ready")
 		<-stop
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
-		fmt.Println("ready")
+		_, _ = fmt.Fprintln(os.Stdout, "ready")
 		<-stop
 	case "refuse":
 		fmt.Fprintln(os.Stderr, "bad configuration of refuse, 1 fault(s):\n  window: must be 1 to 9, is 0")
@@ -45,10 +45,10 @@ func child(mode string) {
 	case "panic":
 		panic("boom")
 	case "talk":
-		fmt.Println(`{"msg":"json"}`)
-		fmt.Println(strings.Repeat("x", 1<<17))
-		fmt.Println("plain")
-		fmt.Print("unfinished")
+		_, _ = fmt.Fprintln(os.Stdout, `{"msg":"json"}`)
+		_, _ = fmt.Fprintln(os.Stdout, strings.Repeat("x", 1<<17))
+		_, _ = fmt.Fprintln(os.Stdout, "plain")
+		_, _ = fmt.Fprint(os.Stdout, "unfinished")
 	}
 	os.Exit(0)
 }

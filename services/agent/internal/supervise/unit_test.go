@@ -3,7 +3,6 @@ package supervise
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -122,7 +121,7 @@ func (f *fakeNode) get(service string) *fakeProcess {
 // supervise runs a supervisor over f in this bubble, until stop is called.
 func supervise(t *testing.T, f *fakeNode, o Options) (s *Supervisor, stop func()) {
 	t.Helper()
-	s = New(o, f, f, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s = New(o, f, f, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

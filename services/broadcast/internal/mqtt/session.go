@@ -212,7 +212,7 @@ func (s *session) end() {
 	}
 	s.timer.Reset(farewell)
 	select {
-	case <-s.lost:
+	case <-s.lost: //nolint:errcheck // why it was lost changes nothing here
 	case <-s.timer.C:
 	}
 }

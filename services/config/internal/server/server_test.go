@@ -3,7 +3,6 @@ package server_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -48,7 +47,7 @@ func serve(t *testing.T) (configv1.ConfigServiceClient, *store.Store, *etcd.Dial
 		t.Fatal(err)
 	}
 	st := store.New(store.Options{
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Prefix: "/xinghuo/site/node/", Dial: dialer.Dial, Cache: file,
+		Log: slog.New(slog.DiscardHandler), Prefix: "/xinghuo/site/node/", Dial: dialer.Dial, Cache: file,
 		RequestTimeout: 5 * time.Second, Heartbeat: 500 * time.Millisecond, Degrade: func(string, string) {},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -205,7 +204,7 @@ func TestStuckReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	// 128 is etcd's limit of one Txn. gRPC's windows hold some 150 of them, the
 	// watcher 1,024.
 	for range 2 * store.Backlog / 128 {

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"testing"
@@ -30,7 +29,7 @@ func bare(t *testing.T, endpoint string) (*Store, *clientv3.Client) {
 		return clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Logger: zap.NewNop(), Context: ctx})
 	}
 	s := New(Options{
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Prefix: "/x/", Dial: dial, Cache: noCache{},
+		Log: slog.New(slog.DiscardHandler), Prefix: "/x/", Dial: dial, Cache: noCache{},
 		RequestTimeout: 300 * time.Millisecond, Heartbeat: 500 * time.Millisecond, Degrade: func(string, string) {},
 	})
 	client, err := s.dial(context.Background())

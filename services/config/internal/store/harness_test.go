@@ -3,7 +3,6 @@ package store_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"testing"
@@ -72,7 +71,7 @@ func start(t *testing.T, endpoint, dir string) *subject {
 	}
 	d := &degradations{m: make(map[string]string)}
 	s := store.New(store.Options{
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Prefix: prefix, Dial: dialer.Dial, Cache: file,
+		Log: slog.New(slog.DiscardHandler), Prefix: prefix, Dial: dialer.Dial, Cache: file,
 		RequestTimeout: 2 * time.Second, Heartbeat: 300 * time.Millisecond, Degrade: d.report,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -53,16 +53,16 @@ func testSealer(s Sealer) error {
 	}
 	sealed, err := c.SealSM4GCM(nil, raw(gcmNonce), raw(gcmPlain), raw(gcmAAD))
 	if err != nil || !bytes.Equal(sealed, raw(gcmSealed)) {
-		return fmt.Errorf("%w: %s: seal: got %x, error %v", ErrBroken, CapSM4GCM, sealed, err)
+		return fmt.Errorf("%w: %s: seal: got %x, error %v", ErrBroken, CapSM4GCM, sealed, err) //nolint:errorlint // it is told, not wrapped: it may be nil here
 	}
 	plain, err := c.OpenSM4GCM(nil, raw(gcmNonce), sealed, raw(gcmAAD))
 	if err != nil || !bytes.Equal(plain, raw(gcmPlain)) {
-		return fmt.Errorf("%w: %s: open: got %x, error %v", ErrBroken, CapSM4GCM, plain, err)
+		return fmt.Errorf("%w: %s: open: got %x, error %v", ErrBroken, CapSM4GCM, plain, err) //nolint:errorlint // it is told, not wrapped: it may be nil here
 	}
 	// A library that never looks at the tag passes everything above.
 	sealed[len(sealed)-1] ^= 1
 	if plain, err := c.OpenSM4GCM(nil, raw(gcmNonce), sealed, raw(gcmAAD)); !errors.Is(err, ErrAuthentication) || plain != nil {
-		return fmt.Errorf("%w: %s: opened with a wrong tag, error %v", ErrBroken, CapSM4GCM, err)
+		return fmt.Errorf("%w: %s: opened with a wrong tag, error %v", ErrBroken, CapSM4GCM, err) //nolint:errorlint // it is told, not wrapped: it may be nil here
 	}
 	return nil
 }
@@ -70,7 +70,7 @@ func testSealer(s Sealer) error {
 func testDigester(g Digester) error {
 	got, err := g.DigestSM3([]byte(sm3Message))
 	if err != nil || !bytes.Equal(got[:], raw(sm3Digest)) {
-		return fmt.Errorf("%w: %s: got %x, error %v", ErrBroken, CapSM3, got, err)
+		return fmt.Errorf("%w: %s: got %x, error %v", ErrBroken, CapSM3, got, err) //nolint:errorlint // it is told, not wrapped: it may be nil here
 	}
 	return nil
 }
@@ -100,7 +100,7 @@ func testSigner(s Signer) error {
 	} {
 		got, err := s.VerifySM2(raw(sm2Public), []byte(v.message), v.signature)
 		if err != nil || got != v.want {
-			return fmt.Errorf("%w: %s: verify %s: got %v, error %v", ErrBroken, CapSM2, v.what, got, err)
+			return fmt.Errorf("%w: %s: verify %s: got %v, error %v", ErrBroken, CapSM2, v.what, got, err) //nolint:errorlint // it is told, not wrapped: it may be nil here
 		}
 	}
 	return nil

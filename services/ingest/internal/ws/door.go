@@ -119,7 +119,7 @@ func (d *Door) Run(ctx context.Context, ln net.Listener) error {
 	}
 	d.stop()
 	err := srv.Close() // the hijacked connections are closed above; the rest has said nothing yet
-	<-failed
+	<-failed           //nolint:errcheck // it says that the server was closed
 	if err != nil {
 		return fmt.Errorf("close device door: %w", err)
 	}

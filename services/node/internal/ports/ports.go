@@ -103,7 +103,7 @@ func listeners(table string, port int, inodes map[string]bool) {
 	if err != nil {
 		return
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	const (
 		local, state, inode = 1, 3, 9
 		listen              = "0A"

@@ -143,7 +143,7 @@ func (f *folder) kept() bool {
 // close gives the folder back, and removes what up made unless it is kept. The
 // sockets' folder goes in any case.
 func (f *folder) close() error {
-	defer f.lock.Close()
+	defer func() { _ = f.lock.Close() }()
 	if f.kept() {
 		return os.RemoveAll(f.sub("run"))
 	}

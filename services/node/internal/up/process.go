@@ -82,7 +82,7 @@ func (p *program) once(ctx context.Context, limit time.Duration) (code int, err 
 	if err != nil {
 		return -1, fmt.Errorf("start %s: open log: %w", p.name, err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	cmd := exec.CommandContext(ctx, p.self, p.args...)
 	cmd.Stdout, cmd.Stderr = p.stdout, log
 	if p.stdout == nil {
@@ -134,7 +134,7 @@ func tail(path string) string {
 	if err != nil {
 		return err.Error()
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil {
 		return err.Error()
