@@ -47,7 +47,7 @@ fuzz: ## fuzz each parser of outside bytes for FUZZTIME (10s)
 bench: bench-node ## measure ours beside its peers, and write bench/results/
 
 .PHONY: bench-node
-bench-node: bin/xinghuo bin/bench ## measure the whole node
+bench-node: build bin/bench ## measure the whole node
 	bin/bench -area node
 
 .PHONY: check

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -68,22 +69,48 @@ func Run(ctx context.Context, o Options, progress io.Writer) (_ []result.Result,
 	if _, err := os.Stat(o.Binary); err != nil {
 		return nil, fmt.Errorf("find the node (make build makes it): %w", err)
 	}
-	sys, err := start(ctx, o.Binary, own)
-	if err != nil {
+	all := make(samples)
+	if err := on(ctx, o, own, func(b *bench) error {
+		b.progress, b.samples = progress, all
+		for round := range o.Rounds {
+			if err := b.round(ctx, round); err != nil {
+				return fmt.Errorf("round %d: %w", round+1, err)
+			}
+		}
+		return nil
+	}); err != nil {
 		return nil, err
+	}
+	// The same with a binary for each service, which is how containers run
+	// them: what a service needs by itself.
+	if err := on(ctx, o, own, func(b *bench) error {
+		b.progress, b.samples = progress, all
+		for round := range o.Rounds {
+			m, err := b.measure(ctx, round, "own", b.ours, load{meters: meters, rate: calm, batch: 1})
+			if err != nil {
+				return err
+			}
+			all.add("own rss", b.ours.name, m.rss)
+		}
+		return nil
+	}, "--binaries", filepath.Dir(o.Binary)); err != nil {
+		return nil, err
+	}
+	return all.rows(o.Ladder), nil
+}
+
+// on starts a node, measures, and stops it.
+func on(ctx context.Context, o Options, own string, measure func(*bench) error, flags ...string) (err error) {
+	sys, err := start(ctx, o.Binary, own, flags...)
+	if err != nil {
+		return err
 	}
 	defer func() { err = errors.Join(err, sys.close()) }()
 	ingest, err := sys.pidOf("ingest")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	b := &bench{sys: sys, opts: o, progress: progress, samples: make(samples), ours: sys.ours(ingest), theirs: sys.theirs()}
-	for round := range o.Rounds {
-		if err := b.round(ctx, round); err != nil {
-			return nil, fmt.Errorf("round %d: %w", round+1, err)
-		}
-	}
-	return b.rows(), nil
+	return measure(&bench{sys: sys, opts: o, ours: sys.ours(ingest), theirs: sys.theirs()})
 }
 
 type bench struct {
@@ -159,8 +186,7 @@ func (b *bench) measure(ctx context.Context, round int, name string, to side, l 
 	return m, err
 }
 
-func (b *bench) rows() []result.Result {
-	s := b.samples
+func (s samples) rows(ladder bool) []result.Result {
 	against := func(name, unit string, better result.Better, what string) result.Result {
 		return result.New(name, unit, better, s.ours(what)).Against(naivePeer, s.theirs(what))
 	}
@@ -170,7 +196,9 @@ func (b *bench) rows() []result.Result {
 			Against("reference, published", []float64{reference}).Toward(bar),
 		against("readings end to end, 8 a frame, 128 meters, closed loop", "readings/s", result.Higher, "closed8 rate"),
 		against("readings taken of 31,000/s offered, one a frame", "readings/s", result.Higher, "bar rate"),
-		against("ingest RSS, 128 meters at 50/s", "MB", result.Lower, "calm rss").Toward(maxRSS),
+		result.New("ingest RSS, own binary, 128 meters at 50/s", "MB", result.Lower, s.ours("own rss")).
+			Against(naivePeer, s.theirs("calm rss")).Toward(maxRSS),
+		against("ingest RSS, one binary for all, 128 meters at 50/s", "MB", result.Lower, "calm rss").Toward(maxRSS),
 		against("ingest PSS, 128 meters at 50/s", "MB", result.Lower, "calm door pss"),
 		result.New("node PSS, all processes with NATS and etcd, 128 meters at 50/s", "MB", result.Lower, s.ours("calm pss")).Toward(maxPSS),
 		against("device to ack, P50, 128 meters at 50/s", "ms", result.Lower, "calm p50"),
@@ -178,7 +206,7 @@ func (b *bench) rows() []result.Result {
 		against("device to ack, P50, 31,000/s offered", "ms", result.Lower, "bar p50"),
 		against("device to ack, P99, 31,000/s offered", "ms", result.Lower, "bar p99"),
 	}
-	if b.opts.Ladder {
+	if ladder {
 		rows = append(rows, against("highest offered rate kept up with (ladder), one a frame", "readings/s", result.Higher, "ladder").Toward(bar))
 	}
 	return rows

@@ -46,9 +46,9 @@ type system struct {
 	closers []func() error // in the order of opening
 }
 
-// start starts `<binary> up` on free ports in a folder of its own, and the
-// peer on its services.
-func start(ctx context.Context, binary, self string) (_ *system, err error) {
+// start starts `<binary> up` with more flags on free ports in a folder of its
+// own, and the peer on its services.
+func start(ctx context.Context, binary, self string, flags ...string) (_ *system, err error) {
 	dir, err := os.MkdirTemp("", "xhbench")
 	if err != nil {
 		return nil, fmt.Errorf("start node: %w", err)
@@ -67,8 +67,8 @@ func start(ctx context.Context, binary, self string) (_ *system, err error) {
 	s.ws, s.naive = address(port[0]), address(port[5])
 	natsURL, mqttURL := "nats://"+address(port[2]), "tcp://"+address(port[1])
 	home := filepath.Join(dir, "n") // short: it holds sockets
-	s.node, err = s.spawn(ctx, "xinghuo", binary, "up", "--dir", home, "--meters", "0", "--plain",
-		"--ws", port[0], "--mqtt", port[1], "--nats", port[2], "--etcd", port[3], "--agent", port[4])
+	s.node, err = s.spawn(ctx, "xinghuo", binary, append([]string{"up", "--dir", home, "--meters", "0", "--plain",
+		"--ws", port[0], "--mqtt", port[1], "--nats", port[2], "--etcd", port[3], "--agent", port[4]}, flags...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -234,5 +234,5 @@ func service(args []string) string {
 	if len(args) > 1 && !strings.HasPrefix(args[1], "-") {
 		return args[1]
 	}
-	return filepath.Base(args[0])
+	return strings.TrimPrefix(filepath.Base(args[0]), "xinghuo-")
 }

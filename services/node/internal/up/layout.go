@@ -22,6 +22,10 @@ func address(port int) string { return host + ":" + strconv.Itoa(port) }
 
 // layout writes the settings file of every service.
 func (f *folder) layout(o Options, self string) error {
+	command := []string{self, "{service}"}
+	if o.Binaries != "" {
+		command = []string{o.binary("{service}")}
+	}
 	base := settings.DefaultNode()
 	own := map[string]map[string]any{
 		"ingest": {
@@ -38,7 +42,7 @@ func (f *folder) layout(o Options, self string) error {
 		"agent": {
 			"listen":   address(o.Agent),
 			"services": services,
-			"command":  []string{self, "{service}", "-config", f.sub("etc", "{service}.yaml")},
+			"command":  append(command, "-config", f.sub("etc", "{service}.yaml")),
 			"log_dir":  f.sub("log"),
 		},
 	}

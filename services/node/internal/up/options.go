@@ -28,6 +28,9 @@ type Options struct {
 	For       time.Duration
 	Interface string
 	Plain     bool
+	// Binaries is a folder with an xinghuo-<service> for each service; empty
+	// runs all of them from this binary.
+	Binaries string
 
 	// Ports on loopback; 0 means any that is free, and is replaced by it.
 	WS, MQTT, NATS, Etcd, Agent int
@@ -61,6 +64,7 @@ func parse(args []string, out io.Writer) (Options, error) {
 	fs.Float64Var(&o.Rate, "rate", 50, "readings a second of each meter; 0 sends as fast as the node acknowledges")
 	fs.DurationVar(&o.For, "for", 0, "how long to run; 0 runs until Ctrl-C")
 	fs.StringVar(&o.Interface, "interface", "", "network interface that the firewall guards; empty for none")
+	fs.StringVar(&o.Binaries, "binaries", "", "`folder` with an xinghuo-<service> for each service; empty runs them from this binary")
 	fs.BoolVar(&o.Plain, "plain", false, "write a line each second instead of a table")
 	fs.IntVar(&o.WS, "ws", 8700, "port of the devices' WebSocket door; 0 for any")
 	fs.IntVar(&o.MQTT, "mqtt", 1883, "port of MQTT; 0 for any")
@@ -119,6 +123,15 @@ func (o *Options) check() []error {
 	if len(dir) > maxDir {
 		add(fmt.Errorf("--dir: must be at most %d bytes, so that socket names fit, is %d: %s", maxDir, len(dir), dir))
 	}
+	if o.Binaries != "" {
+		o.Binaries, err = filepath.Abs(o.Binaries)
+		add(err)
+		for _, name := range services {
+			if path := o.binary(name); !executable(path) {
+				add(fmt.Errorf("--binaries: must hold an executable %s (make build makes it)", path))
+			}
+		}
+	}
 	add(settings.IntIn("--meters", o.Meters, 0, maxMeters))
 	if !(o.Rate >= 0 && o.Rate <= maxRate) { // so that NaN is refused
 		add(fmt.Errorf("--rate: must be 0 to %d, is %v", maxRate, o.Rate))
@@ -156,4 +169,13 @@ func (o *Options) choosePorts() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (o *Options) binary(service string) string {
+	return filepath.Join(o.Binaries, "xinghuo-"+service)
+}
+
+func executable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
 }
