@@ -1,0 +1,3 @@
+package journal
+
+func appendUntilKilled(string) int { return 0 }
