@@ -54,7 +54,7 @@ func (l *Latency) advance(now time.Time) {
 	case age < 2*turn:
 		l.turn = 1 - l.turn
 		clear(l.counts[l.turn][:])
-		l.turned = now
+		l.turned = l.turned.Add(turn)
 	default:
 		clear(l.counts[0][:])
 		clear(l.counts[1][:])

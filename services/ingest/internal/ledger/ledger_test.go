@@ -63,3 +63,16 @@ func TestLatencyQuantiles(t *testing.T) {
 		t.Errorf("median of one absurd value = %v, want over an hour", got)
 	}
 }
+
+func TestLatencyForgetsAfterTenSeconds(t *testing.T) {
+	start := time.Now()
+	var l ledger.Latency
+	l.Observe(start, time.Second, 1)
+	l.Observe(start.Add(9900*time.Millisecond), time.Millisecond, 1)
+	if got := l.Quantiles(start.Add(9950*time.Millisecond), 0.99)[0]; got < time.Second {
+		t.Errorf("quantile after 9.95 s = %v, want the first second still in it", got)
+	}
+	if got := l.Quantiles(start.Add(10100*time.Millisecond), 0.99)[0]; got > 2*time.Millisecond {
+		t.Errorf("quantile after 10.1 s = %v, want the first second forgotten", got)
+	}
+}
