@@ -184,7 +184,7 @@ func (p *pipeline) apply(srv *node.Server, cfg *config.Config) live.Apply {
 
 func (p *pipeline) statuses() map[string]uint64 {
 	sent, dropped := p.reporter.Counts()
-	return map[string]uint64{"sent": sent, "dropped": dropped}
+	return map[string]uint64{"sent": sent, "superseded": p.devices.Superseded(), "dropped": dropped}
 }
 
 func (p *pipeline) stats(s *node.Stats) {

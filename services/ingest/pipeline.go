@@ -118,11 +118,10 @@ func (p *pipeline) judged(items []device.Item) {
 	p.deliverer.Add(items)
 }
 
-// done ends the way of items of one device.
+// done ends the way of items of one device. The device comes last: who sees an
+// acknowledgement finds it counted.
 func (p *pipeline) done(items []device.Item) {
-	items[0].Device.Done(items)
 	delivered, rejected := 0, 0
-	dropped := make(map[string]int)
 	now := time.Now()
 	for i := range items {
 		switch items[i].Outcome {
@@ -131,14 +130,12 @@ func (p *pipeline) done(items []device.Item) {
 		case device.Reject:
 			rejected++
 		case device.Drop:
-			dropped[items[i].Reason]++
+			p.ledger.Drop(items[i].Reason, 1)
 		}
 		p.ledger.Latency.Observe(now, now.Sub(items[i].Arrived), 1)
 	}
 	p.ledger.Done(delivered, rejected)
-	for reason, n := range dropped {
-		p.ledger.Drop(reason, n)
-	}
+	items[0].Device.Done(items)
 }
 
 // abandoned ends the way of items that are not acknowledged.
@@ -155,7 +152,7 @@ func (p *pipeline) settle() {
 	defer limit.Stop()
 	step := time.NewTicker(settleStep)
 	defer step.Stop()
-	for p.ledger.Figures().InFlight > 0 {
+	for p.devices.InFlight() > 0 {
 		select {
 		case <-step.C:
 		case <-limit.C:

@@ -15,7 +15,7 @@ const maxCommands = 16
 type Command struct {
 	ID       uint64
 	Payload  []byte
-	Deadline time.Duration
+	Deadline time.Time // after it nobody waits for the answer
 }
 
 // Result is a device's answer to a command.
@@ -46,7 +46,7 @@ func (d *Device) Send(ctx context.Context, payload []byte) (Result, error) {
 	if !ok {
 		return Result{}, fmt.Errorf("send command: %w: no deadline", fault.ErrInvalid)
 	}
-	id, answer, err := d.begin(payload, time.Until(deadline))
+	id, answer, err := d.begin(payload, deadline)
 	if err != nil {
 		return Result{}, err
 	}
@@ -59,7 +59,7 @@ func (d *Device) Send(ctx context.Context, payload []byte) (Result, error) {
 	}
 }
 
-func (d *Device) begin(payload []byte, deadline time.Duration) (uint64, <-chan Result, error) {
+func (d *Device) begin(payload []byte, deadline time.Time) (uint64, <-chan Result, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {

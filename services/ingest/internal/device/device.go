@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -18,8 +19,12 @@ import (
 	"github.com/xinghuo-edge/xinghuo/pkg/fault"
 )
 
-// ErrReplaced is a link that lost its device to a newer one.
-var ErrReplaced = errors.New("replaced by a newer connection")
+var (
+	// ErrReplaced is a link that lost its device to a newer one.
+	ErrReplaced = errors.New("replaced by a newer connection")
+	// ErrPaused is a registry that takes no more readings in.
+	ErrPaused = errors.New("no more readings are taken in")
+)
 
 // Link is a connection to a device. Its methods must not block.
 type Link interface {
@@ -35,7 +40,9 @@ type Link interface {
 type Device struct {
 	ID string
 
-	room chan struct{} // signals that in-flight readings got fewer
+	room   chan struct{} // signals that in-flight readings got fewer
+	turn   chan struct{} // holds one while a link's readings are taken in
+	paused *atomic.Bool  // the registry's; read with mu
 
 	mu   sync.Mutex // guards what follows; after Registry.mu
 	info Info
@@ -60,6 +67,7 @@ type Info struct {
 	Sequence        uint64               // of the reading that the newest value came from
 	Values          []*telemetryv1.Value // ordered by name; not to be changed
 	ValuesTime      time.Time
+	StatusTime      time.Time // of the newest reading, or of the connection's change after it
 	Received        uint64
 	Delivered       uint64
 	Rejected        uint64
@@ -105,6 +113,22 @@ const (
 	Drop
 )
 
+// Enter gives the link that calls it the turn to take readings in and hand them
+// on, which Leave ends. It waits for the link that has it, and reports false
+// when giveUp closed first. So readings keep their order when a device connects
+// again while its last connection still hands on what it took.
+func (d *Device) Enter(giveUp <-chan struct{}) bool {
+	select {
+	case d.turn <- struct{}{}:
+		return true
+	case <-giveUp:
+		return false
+	}
+}
+
+// Leave ends a turn.
+func (d *Device) Leave() { <-d.turn }
+
 // Take takes in the readings that are new and fit the window, in order, and
 // appends them to items. It stops at the first for which there is no room:
 // used counts those that it dealt with, the others are to be offered again
@@ -114,6 +138,9 @@ func (d *Device) Take(link Link, readings []*telemetryv1.Reading, window int, no
 	defer d.mu.Unlock()
 	if d.link != link {
 		return items, 0, 0, ErrReplaced
+	}
+	if d.paused.Load() {
+		return items, 0, 0, ErrPaused
 	}
 	d.info.LastSeen = now
 	for _, r := range readings {
@@ -154,6 +181,7 @@ func (d *Device) Show(item *Item) {
 	}
 	d.info.Sequence = item.Reading.GetSequence()
 	d.info.ValuesTime = item.Reading.GetTime().AsTime()
+	d.info.StatusTime = d.info.ValuesTime
 }
 
 // Done ends the way of items, all of this device and in their order: they are
@@ -173,8 +201,8 @@ func (d *Device) Done(items []Item) {
 			d.drop(it.Reason, 1)
 			d.reject(it)
 		}
-		if it.Session == d.info.Session {
-			d.info.Acked = it.Reading.GetSequence()
+		if it.Session == d.info.Session { // it may have come back after another
+			d.info.Acked = max(d.info.Acked, it.Reading.GetSequence())
 		}
 	}
 	d.info.InFlight -= uint64(len(items))
@@ -249,6 +277,7 @@ func (d *Device) disconnect(link Link) bool {
 		return false
 	}
 	d.link = nil
+	d.info.StatusTime = time.Now()
 	d.commands.failAll(fmt.Errorf("%w: device %s disconnected", fault.ErrUnavailable, d.ID))
 	return true
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/xinghuo-edge/xinghuo/pkg/fault"
@@ -12,7 +13,9 @@ import (
 
 // Registry holds every device that was seen since the start.
 type Registry struct {
-	max int
+	max        int
+	paused     atomic.Bool
+	superseded atomic.Uint64
 
 	mu      sync.RWMutex // guards devices and sorted; before Device.mu
 	devices map[string]*Device
@@ -52,7 +55,7 @@ func (r *Registry) Connect(id string, link Link, hello Hello) (d *Device, acked 
 		d.info.Session, d.info.Acked, d.taken, d.rejections = hello.Session, 0, 0, nil
 	}
 	d.info.Source, d.info.Model, d.info.Firmware = hello.Source, hello.Model, hello.Firmware
-	d.info.ConnectTime, d.info.LastSeen = now, now
+	d.info.ConnectTime, d.info.StatusTime = now, now
 	d.info.Connects++
 	acked = d.info.Acked
 	d.mu.Unlock()
@@ -82,7 +85,7 @@ func (r *Registry) getOrAdd(id string) (*Device, error) {
 	if len(r.devices) >= r.max {
 		return nil, fmt.Errorf("%w: max_devices is %d", fault.ErrExhausted, r.max)
 	}
-	d := &Device{ID: id, room: make(chan struct{}, 1)}
+	d := &Device{ID: id, room: make(chan struct{}, 1), turn: make(chan struct{}, 1), paused: &r.paused}
 	r.devices[id] = d
 	i, _ := r.search(id)
 	r.sorted = slices.Insert(r.sorted, i, d)
@@ -126,11 +129,32 @@ func (r *Registry) Connected() int {
 	return n
 }
 
+// Pause takes no more readings in from any device.
+func (r *Registry) Pause() { r.paused.Store(true) }
+
+// InFlight counts the readings that were taken in and are on their way. After
+// Pause it only falls.
+func (r *Registry) InFlight() uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var n uint64
+	for _, d := range r.sorted {
+		d.mu.Lock() // who had it during Pause has counted what it took
+		n += d.info.InFlight
+		d.mu.Unlock()
+	}
+	return n
+}
+
+// Superseded counts the statuses that a newer one took the place of.
+func (r *Registry) Superseded() uint64 { return r.superseded.Load() }
+
 // Changed notes that a device's status is to be published.
 func (r *Registry) Changed(d *Device) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.dirty {
+		r.superseded.Add(1)
 		return
 	}
 	d.dirty = true

@@ -156,12 +156,8 @@ func (r *Reporter) send(ctx context.Context, stream broadcastv1.BroadcastService
 }
 
 func statusOf(i *device.Info) *broadcastv1.DeviceStatus {
-	at := i.ValuesTime
-	if at.IsZero() || i.ConnectTime.After(at) && i.Sequence == 0 {
-		at = i.ConnectTime
-	}
 	return &broadcastv1.DeviceStatus{
-		DeviceId: i.ID, Time: timestamppb.New(at), Connected: i.Connected, Sequence: i.Sequence, Values: i.Values,
+		DeviceId: i.ID, Time: timestamppb.New(i.StatusTime), Connected: i.Connected, Sequence: i.Sequence, Values: i.Values,
 	}
 }
 

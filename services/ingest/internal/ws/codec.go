@@ -37,6 +37,7 @@ const (
 	maxValues   = 64
 	maxText     = 256
 	maxLabel    = 64
+	maxPayload  = 32 << 10
 )
 
 var valueName = regexp.MustCompile(`^[a-z0-9_]{1,64}$`)
@@ -108,6 +109,13 @@ func checkHello(h *devicev1.Hello) error {
 		return fault.Invalid("hello.model", "must be at most %d bytes, is %d", maxLabel, len(h.GetModel()))
 	case len(h.GetFirmware()) > maxLabel:
 		return fault.Invalid("hello.firmware", "must be at most %d bytes, is %d", maxLabel, len(h.GetFirmware()))
+	}
+	return nil
+}
+
+func checkResult(r *devicev1.CommandResult) error {
+	if n := len(r.GetPayload()); n > maxPayload {
+		return fault.Invalid("command_result.payload", "must be at most %d bytes, is %d", maxPayload, n)
 	}
 	return nil
 }

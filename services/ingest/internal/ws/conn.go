@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,7 +37,9 @@ type conn struct {
 	id    string
 	codec codec
 
-	device   *device.Device // set before the writer starts
+	opened   chan struct{}  // closed when the Hello is taken
+	device   *device.Device // set before opened closes
+	acked    uint64         // what the Welcome says; set before opened closes
 	ackDue   chan struct{}  // holds one
 	commands chan device.Command
 
@@ -49,7 +52,7 @@ type conn struct {
 func newConn(d *Door, ws *websocket.Conn, id string, c codec) *conn {
 	return &conn{
 		door: d, ws: ws, id: id, codec: c,
-		ackDue: make(chan struct{}, 1), commands: make(chan device.Command, 16), ended: make(chan struct{}),
+		opened: make(chan struct{}), ackDue: make(chan struct{}, 1), commands: make(chan device.Command, 16), ended: make(chan struct{}),
 	}
 }
 
@@ -77,7 +80,8 @@ func (c *conn) Replaced() { c.end(CloseReplaced, "replaced by a newer connection
 // end asks both goroutines to end; the first reason is what the device is told.
 func (c *conn) end(code int, reason string) {
 	c.endOnce.Do(func() {
-		c.code, c.reason = code, reason[:min(len(reason), maxReason)]
+		// A cut may split a character, and a close reason must be UTF-8.
+		c.code, c.reason = code, strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "")
 		close(c.ended)
 	})
 }
@@ -86,19 +90,13 @@ func (c *conn) end(code int, reason string) {
 func (c *conn) serve() error {
 	c.ws.SetReadLimit(MaxFrame)
 	written := make(chan struct{})
+	go func() { // ends when c.ended closes
+		defer close(written)
+		c.write()
+	}()
 	err := c.open()
 	if err == nil {
-		go func() { // ends when c.ended closes, which the end below does at the latest
-			defer close(written)
-			c.write()
-		}()
 		err = c.read()
-		c.door.cfg.Devices.Disconnect(c.device, c)
-	} else {
-		go func() {
-			defer close(written)
-			c.writeClose()
-		}()
 	}
 	c.end(c.closeCode(err))
 	<-written
@@ -138,9 +136,9 @@ var (
 	errEnded        = errors.New("connection ended")
 )
 
-// open takes the Hello and answers with the Welcome.
+// open takes the Hello.
 func (c *conn) open() error {
-	_ = c.ws.SetReadDeadline(time.Now().Add(helloTimeout))
+	_ = c.alive(helloTimeout)
 	var buf bytes.Buffer
 	var frame devicev1.DeviceFrame
 	if err := c.receive(&buf, &frame); err != nil {
@@ -160,17 +158,29 @@ func (c *conn) open() error {
 	if err != nil {
 		return err
 	}
-	c.device = d
+	c.device, c.acked = d, acked
 	if c.peer != nil {
 		c.peer.known()
 	}
-	if err := c.send(&devicev1.NodeFrame{Body: &devicev1.NodeFrame_Welcome{Welcome: &devicev1.Welcome{
-		AckedSequence: acked, Window: uint32(c.door.cfg.Window), Time: timestamppb.Now(),
-	}}}); err != nil {
+	close(c.opened)
+	select {
+	case <-c.ended: // the writer may have left without seeing opened
 		c.door.cfg.Devices.Disconnect(d, c)
+		return errEnded
+	default:
+		return nil
+	}
+}
+
+// alive lets the device be silent for so long.
+func (c *conn) alive(wait time.Duration) error {
+	err := c.ws.SetReadDeadline(time.Now().Add(wait))
+	select {
+	case <-c.ended: // the writer has set, or sets now, a shorter one
+		return c.ws.SetReadDeadline(time.Now().Add(closeWait))
+	default:
 		return err
 	}
-	return nil
 }
 
 // receive reads one frame. The message that it fills keeps nothing of buf.
@@ -194,17 +204,8 @@ func (c *conn) receive(buf *bytes.Buffer, frame *devicev1.DeviceFrame) error {
 
 // read takes frames until the connection ends.
 func (c *conn) read() error {
-	alive := func(string) error {
-		err := c.ws.SetReadDeadline(time.Now().Add(pongWait))
-		select {
-		case <-c.ended: // the writer has set, or sets now, a shorter one
-			return c.ws.SetReadDeadline(time.Now().Add(closeWait))
-		default:
-			return err
-		}
-	}
-	c.ws.SetPongHandler(alive)
-	_ = alive("")
+	c.ws.SetPongHandler(func(string) error { return c.alive(pongWait) })
+	_ = c.alive(pongWait)
 	var buf bytes.Buffer
 	var items []device.Item // grows to the device's habit, mostly one
 	for {
@@ -219,7 +220,7 @@ func (c *conn) read() error {
 			items, err = c.take(body.Readings.GetReadings(), now, items)
 		case *devicev1.DeviceFrame_CommandResult:
 			r := body.CommandResult
-			if !c.device.Answer(r.GetId(), device.Result{OK: r.GetOk(), Payload: r.GetPayload()}) {
+			if err = checkResult(r); err == nil && !c.device.Answer(r.GetId(), device.Result{OK: r.GetOk(), Payload: r.GetPayload()}) {
 				c.door.cfg.Ledger.Refuse("late_command_result")
 			}
 		default:
@@ -247,14 +248,16 @@ func (c *conn) take(readings []*telemetryv1.Reading, now time.Time, items []devi
 			r.Time = received
 		}
 	}
+	if !c.device.Enter(c.ended) {
+		return nil, errEnded
+	}
+	defer c.device.Leave()
 	for {
-		select {
-		case <-c.door.paused: // the device sends it again, to the next process
+		taken, used, duplicates, err := c.device.Take(c, readings, c.door.cfg.Window, now, items[:0])
+		if errors.Is(err, device.ErrPaused) { // the device sends it again, to the next process
 			<-c.ended
 			return nil, errEnded
-		default:
 		}
-		taken, used, duplicates, err := c.device.Take(c, readings, c.door.cfg.Window, now, items[:0])
 		if err != nil {
 			return nil, err
 		}
@@ -278,6 +281,7 @@ func (c *conn) take(readings []*telemetryv1.Reading, now time.Time, items []devi
 		}
 		select {
 		case <-c.device.Room():
+			_ = c.alive(pongWait) // no pong was read meanwhile
 		case <-c.ended:
 			return nil, errEnded
 		}

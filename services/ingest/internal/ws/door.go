@@ -56,7 +56,7 @@ type Config struct {
 	// Items takes the readings.
 	Items chan<- device.Item
 	// Settle waits, for a bounded time, until the readings that were taken in
-	// are handled. The door calls it once no more are.
+	// are handled. The door has paused Devices when it calls it.
 	Settle func()
 	// Abandoned is told of readings that were taken in and found no way into
 	// Items before the door closed.
@@ -68,8 +68,7 @@ type Door struct {
 	cfg      Config
 	pending  *pending
 	upgrader websocket.Upgrader
-	paused   chan struct{} // closed when no more readings are taken in
-	closing  chan struct{} // closed when those that were have settled
+	closing  chan struct{} // closed when what was taken in has settled
 
 	mu     sync.Mutex // guards what follows
 	conns  map[*conn]struct{}
@@ -79,7 +78,7 @@ type Door struct {
 
 // NewDoor returns a door.
 func NewDoor(cfg Config) *Door {
-	d := &Door{cfg: cfg, conns: make(map[*conn]struct{}), paused: make(chan struct{}), closing: make(chan struct{})}
+	d := &Door{cfg: cfg, conns: make(map[*conn]struct{}), closing: make(chan struct{})}
 	d.pending = newPending(cfg.MaxPending, func() { cfg.Ledger.Refuse("too_many_pending") })
 	d.upgrader = websocket.Upgrader{
 		HandshakeTimeout: headerTimeout,
@@ -127,7 +126,7 @@ func (d *Door) Run(ctx context.Context, ln net.Listener) error {
 }
 
 func (d *Door) stop() {
-	close(d.paused)
+	d.cfg.Devices.Pause()
 	d.cfg.Settle()
 	close(d.closing)
 	d.mu.Lock()

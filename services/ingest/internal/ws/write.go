@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	devicev1 "github.com/xinghuo-edge/xinghuo/proto/xinghuo/device/v1"
 
@@ -13,31 +14,65 @@ import (
 // closeWait is how long a device has to answer a close frame.
 const closeWait = time.Second
 
-// write sends what is due until the connection ends, and then says why.
+// write welcomes the device, sends what is due until the connection ends, and
+// then says why. The device has its link until then: the last acknowledgement
+// goes over it.
 func (c *conn) write() {
+	select {
+	case <-c.opened:
+	case <-c.ended:
+		select {
+		case <-c.opened:
+		default: // and if it opens yet, open sees that it has ended
+			c.writeClose()
+			return
+		}
+	}
+	defer c.door.cfg.Devices.Disconnect(c.device, c)
+	if err := c.writeDue(); err != nil {
+		c.end(websocket.CloseGoingAway, "") // it is not there to hear more
+		_ = c.ws.Close()                    // ends the reader, if it reads
+		return
+	}
+	select {
+	case <-c.ackDue:
+		_ = c.sendAck()
+	default:
+	}
+	c.writeClose()
+}
+
+// writeDue sends what is due until the connection ends or fails.
+func (c *conn) writeDue() error {
+	err := c.send(&devicev1.NodeFrame{Body: &devicev1.NodeFrame_Welcome{Welcome: &devicev1.Welcome{
+		AckedSequence: c.acked, Window: uint32(c.door.cfg.Window), Time: timestamppb.Now(),
+	}}})
 	ping := time.NewTicker(pingPeriod)
 	defer ping.Stop()
-	for {
-		var err error
+	for err == nil {
 		select {
 		case <-c.ackDue:
 			err = c.sendAck()
 		case cmd := <-c.commands:
-			err = c.send(&devicev1.NodeFrame{Body: &devicev1.NodeFrame_Command{Command: &devicev1.Command{
-				Id: cmd.ID, Payload: cmd.Payload, DeadlineMs: uint32(cmd.Deadline.Milliseconds()),
-			}}})
+			err = c.sendCommand(cmd)
 		case <-ping.C:
 			err = c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeWait))
 		case <-c.ended:
-			c.writeClose()
-			return
-		}
-		if err != nil {
-			_ = c.ws.Close() // ends the reader, which ends the rest
-			<-c.ended
-			return
+			return nil
 		}
 	}
+	return err
+}
+
+// sendCommand sends a command for which someone still waits.
+func (c *conn) sendCommand(cmd device.Command) error {
+	left := time.Until(cmd.Deadline)
+	if left <= 0 {
+		return nil
+	}
+	return c.send(&devicev1.NodeFrame{Body: &devicev1.NodeFrame_Command{Command: &devicev1.Command{
+		Id: cmd.ID, Payload: cmd.Payload, DeadlineMs: uint32((left + time.Millisecond - 1).Milliseconds()),
+	}}})
 }
 
 func (c *conn) sendAck() error {
@@ -67,15 +102,9 @@ func (c *conn) send(frame *devicev1.NodeFrame) error {
 	return c.ws.WriteMessage(c.codec.messageType, raw)
 }
 
-// writeClose waits for the end, sends the last acknowledgement and the close
-// frame, and gives the reader a moment to see the device's answer.
+// writeClose sends the close frame, and gives the reader a moment to see the
+// device's answer.
 func (c *conn) writeClose() {
-	<-c.ended
-	select {
-	case <-c.ackDue:
-		_ = c.sendAck()
-	default:
-	}
 	_ = c.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(c.code, c.reason), time.Now().Add(closeWait))
 	_ = c.ws.SetReadDeadline(time.Now().Add(closeWait))
 }
