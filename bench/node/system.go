@@ -67,8 +67,10 @@ func start(ctx context.Context, binary, self string, flags ...string) (_ *system
 	s.ws, s.naive = address(port[0]), address(port[5])
 	natsURL, mqttURL := "nats://"+address(port[2]), "tcp://"+address(port[1])
 	home := filepath.Join(dir, "n") // short: it holds sockets
-	s.node, err = s.spawn(ctx, "xinghuo", binary, append([]string{"up", "--dir", home, "--meters", "0", "--plain",
-		"--ws", port[0], "--mqtt", port[1], "--nats", port[2], "--etcd", port[3], "--agent", port[4]}, flags...)...)
+	s.node, err = s.spawn(ctx, "xinghuo", binary, append([]string{
+		"up", "--dir", home, "--meters", "0", "--plain",
+		"--ws", port[0], "--mqtt", port[1], "--nats", port[2], "--etcd", port[3], "--agent", port[4],
+	}, flags...)...)
 	if err != nil {
 		return nil, err
 	}
