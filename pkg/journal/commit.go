@@ -176,8 +176,10 @@ func (j *Journal) store(out []byte, written []waiting, sync bool) error {
 
 func (j *Journal) write(out []byte, sync bool) error {
 	stamp(out, j.active.salt)
-	if _, err := j.file.WriteAt(out, j.off); err != nil {
-		return fmt.Errorf("write segment %d: %w", j.active.id, err)
+	if len(out) > 0 {
+		if _, err := j.file.WriteAt(out, j.off); err != nil {
+			return fmt.Errorf("write segment %d: %w", j.active.id, err)
+		}
 	}
 	j.off += int64(len(out))
 	if sync && j.off+int64(len(zeros))/2 > j.zeroed && j.zeroed < j.opts.SegmentBytes {

@@ -67,8 +67,8 @@
 // A segment is allocated and reads as zeros before it is written. What power
 // loss tears off a write is whole sectors, and they still read as zeros. A bad
 // range in a segment without a seal is therefore torn when one of the 512-byte
-// sectors it touches is zero throughout the range, and damage otherwise. Torn ranges at
-// the end are cut off; valid records behind a torn range are kept. Damage is
+// sectors it touches is zero from the range's start, or its own, to its end,
+// and damage otherwise. Torn ranges at the end are cut off; valid records behind a torn range are kept. Damage is
 // copied to quarantine, counted, and reported once; the file there is also the
 // note that it was reported. A write never changes bytes that were written
 // before, so a sector written twice holds the same earlier records in either

@@ -280,7 +280,9 @@ func (j *Journal) load(s *segment, state headerState) (empty bool, err error) {
 		return true, nil
 	}
 	end := s.summary().end
-	if err := f.Truncate(end); err != nil {
+	// The cut is durable before the seal is written, which otherwise could be
+	// torn over what was torn before.
+	if err := errors.Join(f.Truncate(end), f.Sync()); err != nil {
 		return false, fmt.Errorf("cut segment %d: %w", s.id, err)
 	}
 	s.bytes.Store(end)

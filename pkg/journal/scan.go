@@ -154,13 +154,15 @@ func (s *scanner) lastNonZero(from, end int64) int64 {
 	return last
 }
 
-// hasEmptySector reports whether a sector is zero throughout its share of the
-// range: what a write that did not happen leaves. Shares too small to mean
-// anything do not count.
+// hasEmptySector reports whether a sector that the range touches was never
+// written: it is zero from where the range or the sector begins to the sector's
+// end. The range has at least a header, of which the second half may be what is
+// missing.
 func (s *scanner) hasEmptySector(from, to, end int64) bool {
+	to = min(end, max(to, from+frameHeader))
 	for off := from; off < to; {
-		n := min(sector-off%sector, to-off)
-		if n >= 2*frameAlign && allZero(s.at(off, int(n), end)) {
+		n := min(sector-off%sector, end-off)
+		if allZero(s.at(off, int(n), end)) {
 			return true
 		}
 		off += n
