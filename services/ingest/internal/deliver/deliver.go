@@ -8,11 +8,11 @@ package deliver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -31,15 +31,13 @@ const (
 	// maxBytes is where a message is full; with one more reading of a full
 	// frame it stays below NATS's limit of 1 MiB.
 	maxBytes = 512 << 10
-	// maxInFlight bounds the messages that wait for JetStream.
-	maxInFlight = 4096
-	// retryPause is the time between two attempts on one message.
+	// retryPause and maxPause are the time between two attempts on a message,
+	// at first and at the most.
 	retryPause = 100 * time.Millisecond
+	maxPause   = time.Second
 	// eventReadingRejected is the Xh-Event of a RejectedReading.
 	eventReadingRejected = "reading-rejected"
 )
-
-var errNotSent = errors.New("not sent")
 
 // Publisher is what Deliverer needs of the bus.
 type Publisher interface {
@@ -62,114 +60,106 @@ type Deliverer struct {
 	Abandoned func([]device.Item)
 	Log       *slog.Logger
 
+	life    context.Context //nolint:containedctx // of what Add starts; it ends with Run
+	end     context.CancelFunc
+	flights sync.WaitGroup
+	failing atomic.Int64 // flights whose last attempt failed
+
 	mu     sync.Mutex // guards what follows
 	queues map[*device.Device]*queue
-	ready  []*queue // those with items and nothing in flight
-	wake   chan struct{}
 	last   uint64 // of the sequences in message ids
+	closed bool
 }
 
+// queue is what a device has that is not on its way.
 type queue struct {
-	items []device.Item
-	busy  bool // ready, or in flight
+	items  []device.Item
+	flying bool // whether someone brings them
 }
 
 // flight is a device's items on their way.
 type flight struct {
-	queue    *queue
 	items    []device.Item
-	messages []bus.Message
-	futures  []jetstream.PubAckFuture
+	messages []bus.Message // those that JetStream has not confirmed
 }
 
-// New returns a deliverer; set its fields before Run.
+// New returns a deliverer; set its fields before Add.
 func New() *Deliverer {
-	return &Deliverer{queues: make(map[*device.Device]*queue), wake: make(chan struct{}, 1)}
+	d := &Deliverer{queues: make(map[*device.Device]*queue)}
+	d.life, d.end = context.WithCancel(context.Background())
+	return d
 }
 
 // Add takes items over, in order. It does not block: devices' windows bound
 // what can be here.
 func (d *Deliverer) Add(items []device.Item) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		d.Abandoned(items)
+		return
+	}
 	for i := range items {
 		q := d.queues[items[i].Device]
 		if q == nil {
-			q = &queue{}
+			q = new(queue)
 			d.queues[items[i].Device] = q
 		}
 		q.items = append(q.items, items[i])
-		if !q.busy {
-			q.busy = true
-			d.ready = append(d.ready, q)
+		if !q.flying {
+			q.flying = true
+			d.flights.Go(func() { d.fly(q) })
 		}
-	}
-	d.mu.Unlock()
-	select {
-	case d.wake <- struct{}{}:
-	default: // the sender is awake
 	}
 }
 
 // Run delivers until ctx ends. What is not confirmed by then is given to
-// Abandoned; its device sends it again.
+// Abandoned, as is what comes later; its device sends it again.
 func (d *Deliverer) Run(ctx context.Context) error {
-	flights := make(chan *flight, maxInFlight)
-	confirmed := make(chan struct{})
-	go func() { // ends when flights closes
-		defer close(confirmed)
-		for f := range flights {
-			d.confirm(ctx, f)
-		}
-	}()
-	for ctx.Err() == nil {
-		d.mu.Lock()
-		ready := d.ready
-		d.ready = nil
-		d.mu.Unlock()
-		for _, q := range ready {
-			f := d.take(q)
-			d.send(ctx, f)
-			flights <- f // there is room, or it comes as JetStream answers or ctx ends
-		}
-		if len(ready) == 0 {
-			select {
-			case <-d.wake:
-			case <-ctx.Done():
-			}
-		}
-	}
-	close(flights)
-	<-confirmed
-	d.abandon()
+	<-ctx.Done()
+	d.mu.Lock()
+	d.closed = true
+	d.mu.Unlock()
+	d.end()
+	d.flights.Wait()
 	return nil
 }
 
-// abandon gives up what never took off.
-func (d *Deliverer) abandon() {
-	d.mu.Lock()
-	var left [][]device.Item
-	for _, q := range d.queues {
-		if len(q.items) > 0 {
-			left = append(left, q.items)
-			q.items = nil
+// fly brings a device's items to JetStream until it has no more. A device that
+// cannot be served delays no other.
+func (d *Deliverer) fly(q *queue) {
+	for {
+		f := d.take(q)
+		switch {
+		case f == nil:
+			return
+		case d.bring(f):
+			d.Done(f.items)
+		default:
+			d.Abandoned(f.items)
 		}
-	}
-	d.mu.Unlock()
-	for _, items := range left {
-		d.Abandoned(items)
 	}
 }
 
 // take makes the next messages of a device: one with the readings that may
-// leave, and one for each that was rejected.
+// leave, and one for each that was rejected. It returns nil when there are none,
+// and then the queue is not flying any more.
 func (d *Deliverer) take(q *queue) *flight {
 	d.mu.Lock()
+	if len(q.items) == 0 {
+		if cap(q.items) > maxReadings { // an outage made it grow
+			q.items = nil
+		}
+		q.flying = false
+		d.mu.Unlock()
+		return nil
+	}
 	n, size := 1, q.items[0].Size
 	for n < len(q.items) && n < maxReadings && size < maxBytes && q.items[n].Session == q.items[0].Session {
 		size += q.items[n].Size
 		n++
 	}
-	f := &flight{queue: q, items: slices.Clone(q.items[:n])}
+	f := &flight{items: slices.Clone(q.items[:n])}
 	q.items = slices.Delete(q.items, 0, n)
 	first := d.last + 1
 	d.last += uint64(n) + 1 // at most this many messages
@@ -205,85 +195,71 @@ func (d *Deliverer) message(subject, event string, sequence uint64, body proto.M
 	return bus.Message{Subject: subject, ID: d.Subjects.MsgID(d.Epoch, sequence), Event: event, Body: raw}
 }
 
-// send puts every message of a flight on its way. A message that could not be
-// sent has no future.
-func (d *Deliverer) send(ctx context.Context, f *flight) {
-	f.futures = make([]jetstream.PubAckFuture, len(f.messages))
-	for i, m := range f.messages {
-		future, err := d.Bus.PublishAsync(ctx, m)
+// bring sends a flight's messages until JetStream has them all, again under the
+// same ids what failed. It reports false when the deliverer ended first.
+func (d *Deliverer) bring(f *flight) bool {
+	failed := false
+	for wait := retryPause; d.life.Err() == nil; wait = min(2*wait, maxPause) {
+		err := d.attempt(f)
+		if len(f.messages) == 0 {
+			if failed && d.failing.Add(-1) == 0 {
+				d.Log.InfoContext(d.life, "publishing works again")
+			}
+			return true
+		}
+		if !failed && d.failing.Add(1) == 1 { // the first says it for all
+			d.Log.WarnContext(d.life, "publish failed, sending again", "subject", f.messages[0].Subject, "err", err)
+		}
+		failed = true
+		pause(d.life, wait)
+	}
+	return false
+}
+
+// attempt sends a flight's messages and keeps those that were not confirmed.
+func (d *Deliverer) attempt(f *flight) error {
+	futures := make([]jetstream.PubAckFuture, 0, len(f.messages))
+	var failure error
+	for _, m := range f.messages {
+		future, err := d.Bus.PublishAsync(d.life, m)
 		if err != nil {
-			return // confirm sends again, after a pause
+			failure = err
+			break
 		}
-		f.futures[i] = future
+		futures = append(futures, future)
 	}
-}
-
-// confirm waits until JetStream has every message of a flight, sending again
-// under the same ids what failed, and starts the device's next flight.
-func (d *Deliverer) confirm(ctx context.Context, f *flight) {
-	failures := 0
-	for i := range f.messages {
-		for {
-			err := wait(ctx, f.futures[i])
-			if err == nil {
-				break
-			}
-			if ctx.Err() != nil {
-				d.Abandoned(f.items)
-				d.next(f.queue)
-				return
-			}
-			failures++
-			if failures == 1 {
-				d.Log.WarnContext(ctx, "publish failed, sending again", "subject", f.messages[i].Subject, "err", err)
-			}
-			if !pause(ctx, retryPause) {
-				continue
-			}
-			if f.futures[i], err = d.Bus.PublishAsync(ctx, f.messages[i]); err != nil {
-				f.futures[i] = nil
-			}
+	left := f.messages[:0]
+	for i, future := range futures {
+		if err := wait(d.life, future); err != nil {
+			failure = err
+			left = append(left, f.messages[i])
 		}
 	}
-	d.Done(f.items)
-	d.next(f.queue)
-}
-
-func (d *Deliverer) next(q *queue) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(q.items) == 0 {
-		q.busy = false
-		return
-	}
-	d.ready = append(d.ready, q)
-	select {
-	case d.wake <- struct{}{}:
-	default: // the sender is awake
-	}
+	f.messages = append(left, f.messages[len(futures):]...)
+	return failure
 }
 
 func wait(ctx context.Context, future jetstream.PubAckFuture) error {
-	if future == nil {
-		return errNotSent
-	}
 	select {
 	case <-future.Ok():
 		return nil
 	case err := <-future.Err():
 		return err
 	case <-ctx.Done():
+	}
+	select {
+	case <-future.Ok(): // both were ready: it is delivered
+		return nil
+	default:
 		return ctx.Err()
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) bool {
+func pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return true
 	case <-ctx.Done():
-		return false
 	}
 }
