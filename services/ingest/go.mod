@@ -8,6 +8,7 @@ require (
 	github.com/nats-io/nats.go v1.55.0
 	github.com/xinghuo-edge/xinghuo/pkg v0.0.0
 	github.com/xinghuo-edge/xinghuo/proto v0.0.0
+	go.einride.tech/can v0.17.0
 	go.uber.org/goleak v1.3.0
 	golang.org/x/sync v0.24.0
 	google.golang.org/grpc v1.85.0
