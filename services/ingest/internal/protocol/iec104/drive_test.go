@@ -125,6 +125,9 @@ func TestWholeConnection(t *testing.T) {
 					return s.Stop(time.Now())
 				}
 				return s.Interrogate(1, time.Now())
+			case iec104.None, iec104.Stop, iec104.Initialised, iec104.InterrogationConfirmed:
+			case iec104.InterrogationRefused, iec104.InterrogationTimedOut, iec104.Skipped:
+				t.Errorf("event %+v", ev)
 			}
 			return nil
 		})

@@ -267,6 +267,7 @@ func (s *Session) isAnswer(a ASDU) bool {
 	switch a.Cause {
 	case ActivationConfirm, ActivationTermination, UnknownType, UnknownCause, UnknownCommonAddress, UnknownObjectAddress:
 		return true
+	case Periodic, Spontaneous, Activation, Interrogated:
 	}
 	return false
 }

@@ -47,19 +47,6 @@ func parseTime(b []byte) (t Time, ok bool) {
 	return t, ok
 }
 
-// append appends the seven bytes of t.
-func (t Time) append(dst []byte) []byte {
-	dst = binary.LittleEndian.AppendUint16(dst, uint16(t.Millisecond))
-	minute, hour := byte(t.Minute), byte(t.Hour)
-	if t.Invalid {
-		minute |= 0x80
-	}
-	if t.SummerTime {
-		hour |= 0x80
-	}
-	return append(dst, minute, hour, byte(t.Day)|byte(t.Weekday)<<5, byte(t.Month), byte(t.Year%100))
-}
-
 // UTC returns the moment. standard is how far the station's standard time is
 // ahead of UTC (8 h in China, 0 for a station that keeps UTC); with SummerTime
 // it is an hour more. A day that its month does not have runs over into the

@@ -19,6 +19,7 @@ func (s *Session) Deadline() (at time.Time, ok bool) {
 		return s.began.Add(s.cfg.T0), true
 	case Stopped, Failed:
 		return time.Time{}, false
+	case Starting, Started, Stopping:
 	}
 	first(s.began, s.cfg.T1, s.state != Started)
 	first(s.oldest(), s.cfg.T1, s.outstanding() > 0)
@@ -45,6 +46,7 @@ func (s *Session) Tick(now time.Time) (Event, error) {
 			return s.timeout("t0, the connection", s.cfg.T0)
 		}
 		return Event{}, nil
+	case Starting, Started, Stopping:
 	}
 	switch {
 	case s.state == Starting && over(s.began, s.cfg.T1):

@@ -48,6 +48,22 @@ func TestDecode(t *testing.T) {
 			num("battery_volts", 3.062), num("battery_status", 3), num("temperature_celsius", 28.29), num("humidity_percent", 88.6),
 			txt("external_sensor", "count"), num("interrupt_count", 65536),
 		}},
+		"LHT65 interrupt": {"dragino-lht65", 2, "cbf60b0d0376040100ffff", []protocol.Value{
+			num("battery_volts", 3.062), num("battery_status", 3), num("temperature_celsius", 28.29), num("humidity_percent", 88.6),
+			txt("external_sensor", "interrupt"), num("interrupt_level", 1), num("interrupt_raised", 0),
+		}},
+		"LHT65 illumination": {"dragino-lht65", 2, "cbf60b0d0376050102ffff", []protocol.Value{
+			num("battery_volts", 3.062), num("battery_status", 3), num("temperature_celsius", 28.29), num("humidity_percent", 88.6),
+			txt("external_sensor", "illumination"), num("illumination_lux", 258),
+		}},
+		"LHT65 adc": {"dragino-lht65", 2, "cbf60b0d03760603e8ffff", []protocol.Value{
+			num("battery_volts", 3.062), num("battery_status", 3), num("temperature_celsius", 28.29), num("humidity_percent", 88.6),
+			txt("external_sensor", "adc"), num("external_volts", 1),
+		}},
+		"LHT65 short count": {"dragino-lht65", 2, "cbf60b0d03760700070000", []protocol.Value{
+			num("battery_volts", 3.062), num("battery_status", 3), num("temperature_celsius", 28.29), num("humidity_percent", 88.6),
+			txt("external_sensor", "count"), num("interrupt_count", 7),
+		}},
 		"LHT65 with time": {"dragino-lht65", 2, "0add0b0dc3760965000000", []protocol.Value{
 			num("battery_status", 3), num("temperature_celsius", 28.29), num("humidity_percent", 88.6),
 			txt("external_sensor", "temperature_and_time"), num("external_temperature_celsius", 27.81), num("measured_unix_seconds", 0x65000000),
