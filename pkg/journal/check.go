@@ -186,7 +186,7 @@ func checkSegment(j *Journal, found headers, i int, identity, limit uint64, visi
 				return r, err
 			}
 		case stepDamage:
-			if before+1 < limit {
+			if !it.torn || before+1 < limit {
 				r.Damage = append(r.Damage, Damage{Segment: id, Offset: it.from, Length: it.to - it.from, After: before, Torn: it.torn})
 			}
 		case stepSeal:

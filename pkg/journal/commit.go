@@ -14,15 +14,17 @@ var zeros [256 << 10]byte
 // committer is the state of the goroutine that writes. It is the leader of
 // every group: what queues up while it syncs is the next group.
 type committer struct {
-	active *segment // nil after a failure, until the next segment is begun
-	file   File
-	off    int64 // end of what is written
-	zeroed int64 // end of what was written as zeros
-	held   []byte
-	dirty  time.Time // since when held is not empty
-	cut    uint64    // first sequence of what failed and is in no segment; 0 for nothing
-	group  int       // completions of the last sync
-	pace   time.Duration
+	active  *segment // nil after a failure, until the next segment is begun
+	file    File
+	off     int64 // end of what is written
+	zeroed  int64 // end of what was written as zeros
+	held    []byte
+	dirty   time.Time // since when held is not empty
+	probed  time.Time // when a segment was last asked for
+	expired time.Time // when MaxAge was last looked at
+	cut     uint64    // first sequence of what failed and is in no segment; 0 for nothing
+	group   int       // completions of the last sync
+	pace    time.Duration
 
 	spareQueue                []byte
 	spareWritten, spareSynced []waiting
@@ -38,37 +40,33 @@ func (j *Journal) commit() {
 	linger := time.NewTimer(time.Hour)
 	defer linger.Stop()
 	for {
-		due := false
 		select {
 		case <-j.kick:
 		case <-timer.C:
-			due = true
 		case <-j.stop:
 			j.closeErr = j.finish()
 			return
 		}
 		j.linger(linger)
-		j.flush(due && len(j.held) > 0 && j.opts.now().Sub(j.dirty) >= j.opts.Interval)
-		j.makeRoom(due)
-		if due {
-			j.expire()
-		}
+		j.flush(len(j.held) > 0 && time.Since(j.dirty) >= j.opts.Interval)
+		j.makeRoom()
+		j.expire()
 		timer.Reset(j.nextDue())
 	}
 }
 
 // nextDue is when something is to be done that nobody asks for.
 func (j *Journal) nextDue() time.Duration {
-	d := time.Minute
+	d := expireInterval
 	if len(j.held) > 0 {
-		d = max(0, j.opts.Interval-j.opts.now().Sub(j.dirty))
+		d = j.opts.Interval - time.Since(j.dirty)
 	}
 	j.mu.Lock()
 	if j.full {
-		d = min(d, probeInterval)
+		d = min(d, probeInterval-time.Since(j.probed))
 	}
 	j.mu.Unlock()
-	return d
+	return max(0, d)
 }
 
 // linger waits for the writers of the group before: they have just been told
@@ -157,7 +155,7 @@ func (j *Journal) store(out []byte, written []waiting, sync bool) error {
 	}
 	if !sync {
 		if len(j.held) == 0 {
-			j.dirty = j.opts.now()
+			j.dirty = time.Now()
 		}
 		j.held = append(j.held, out...)
 		j.active.publish(out, j.off)

@@ -59,7 +59,7 @@
 // The last frame of a closed segment is its seal: sequence is the last one in
 // the segment, the payload is records, first sequence, last sequence, time of
 // sealing (ms), end of the records (offset), and the number of records of each
-// of four classes, 8 bytes each. The file ends behind it. Open believes a valid
+// of four classes, 8 bytes each, and "XHSEAL\r\n". The file ends behind it. Open believes a valid
 // seal and does not read the segment; without one it reads it all.
 //
 // # Torn or rotten

@@ -17,12 +17,15 @@ const (
 	headerCopy    = 2048
 	flagCompacted = 1
 
-	sealPayload = 9 * 8
+	sealPayload = 10 * 8
 	sealSize    = frameHeader + sealPayload
 	segmentExt  = ".seg"
 )
 
-var segmentMagic = []byte("XHJRNL\r\n")
+var (
+	segmentMagic = []byte("XHJRNL\r\n")
+	sealMagic    = []byte("XHSEAL\r\n") // no seal ends in zeros, so a damaged one never looks torn
+)
 
 // ErrVersion is a journal written by a newer version of this package. Nothing
 // of it was touched.
@@ -135,6 +138,7 @@ func (s summary) encode(epoch uint32) []byte {
 	for c, n := range s.counts {
 		le.PutUint64(b[40+8*c:], n)
 	}
+	copy(b[sealPayload-8:], sealMagic)
 	return appendFrame(nil, frame{payloadCRC: payloadCRC(b[:]), length: sealPayload, kind: kindSeal, epoch: epoch, sequence: s.last}, b[:])
 }
 

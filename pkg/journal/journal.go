@@ -89,6 +89,7 @@ const (
 	maxQueue       = 1 << 20 // bytes that wait to be written, and that wait to be synced
 	maxLinger      = 2 * time.Millisecond
 	probeInterval  = 250 * time.Millisecond // how often a full disk is asked again
+	expireInterval = time.Minute
 )
 
 func (o Options) withDefaults() (Options, error) {

@@ -336,7 +336,7 @@ func (j *Journal) scan(f io.ReaderAt, s *segment, size int64) (hurt bool) {
 				sum.end = it.to
 			}
 		case stepDamage:
-			if before+1 >= limit {
+			if it.torn && before+1 >= limit {
 				continue // disowned, so no loss
 			}
 			if it.torn {

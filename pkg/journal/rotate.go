@@ -4,20 +4,22 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 )
 
 // makeRoom begins a new segment if somebody waits for one. While there is no
 // room it tries when it is due, or for a higher class than the try before.
-func (j *Journal) makeRoom(due bool) {
+func (j *Journal) makeRoom() {
 	j.mu.Lock()
 	want, class := j.wantRoom, j.wantClass
-	if want && j.full && !due && class <= j.fullClass {
+	if want && j.full && class <= j.fullClass && time.Since(j.probed) < probeInterval {
 		want = false
 	}
 	j.mu.Unlock()
 	if !want {
 		return
 	}
+	j.probed = time.Now()
 	j.flush(true) // the old segment is durable before the new one is begun
 	err := j.begin(class)
 	j.mu.Lock()

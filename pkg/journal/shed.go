@@ -61,9 +61,10 @@ func (j *Journal) closedSegments() []*segment {
 
 // expire removes what every cursor has passed and is older than MaxAge.
 func (j *Journal) expire() {
-	if j.opts.MaxAge == 0 {
+	if j.opts.MaxAge == 0 || j.opts.now().Sub(j.expired) < expireInterval {
 		return
 	}
+	j.expired = j.opts.now()
 	delivered, before := j.delivered(), j.opts.now().Add(-j.opts.MaxAge)
 	for _, s := range j.closedSegments() {
 		sum := s.summary()
