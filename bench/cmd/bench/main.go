@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/xinghuo-edge/xinghuo/bench/journal"
 	"github.com/xinghuo-edge/xinghuo/bench/naive"
 	"github.com/xinghuo-edge/xinghuo/bench/node"
 	"github.com/xinghuo-edge/xinghuo/bench/result"
@@ -29,6 +30,9 @@ type options struct {
 }
 
 var areas = map[string]func(context.Context, options, io.Writer) ([]result.Result, error){
+	"journal": func(ctx context.Context, o options, progress io.Writer) ([]result.Result, error) {
+		return journal.Run(ctx, journal.Options{Rounds: o.rounds, Measure: o.measure}, progress)
+	},
 	"node": func(ctx context.Context, o options, progress io.Writer) ([]result.Result, error) {
 		return node.Run(ctx, node.Options{Binary: o.binary, Rounds: o.rounds, Warm: o.warm, Measure: o.measure, Ladder: o.ladder}, progress)
 	},
