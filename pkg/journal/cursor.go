@@ -2,6 +2,7 @@ package journal
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -123,11 +124,12 @@ func (j *Journal) DropCursor(name string) error {
 func (j *Journal) delivered() uint64 {
 	j.cursorsMu.Lock()
 	defer j.cursorsMu.Unlock()
-	lowest, any := uint64(0), false
+	if len(j.cursors) == 0 {
+		return 0
+	}
+	lowest := uint64(math.MaxUint64)
 	for _, c := range j.cursors {
-		if p := c.position.Load(); !any || p < lowest {
-			lowest, any = p, true
-		}
+		lowest = min(lowest, c.position.Load())
 	}
 	return lowest
 }

@@ -35,8 +35,8 @@ const (
 	// Interval is written: it outlives the process, and power loss once
 	// Options.Interval has passed.
 	Interval
-	// None is in memory. It is written as soon as the disk is free, and synced
-	// when a segment is full or others ask for a sync.
+	// None is in memory. It is written as soon as the disk is free, and from
+	// then on as safe as Interval.
 	None
 )
 
@@ -90,6 +90,7 @@ const (
 	maxLinger      = 2 * time.Millisecond
 	probeInterval  = 250 * time.Millisecond // how often a full disk is asked again
 	expireInterval = time.Minute
+	maxSegments    = 1 << 14 // files; a process that is killed all day makes many small ones
 )
 
 func (o Options) withDefaults() (Options, error) {

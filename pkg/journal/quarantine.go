@@ -67,8 +67,10 @@ func (j *Journal) report(d Damage, bytes func(n int64) []byte) {
 	}
 	keep := len(j.reported) <= maxQuarantined
 	j.quarantineMu.Unlock()
-	j.stats.damaged.Add(1)
-	j.stats.damagedBytes.Add(uint64(d.Length))
+	if !d.Torn { // torn ranges are counted where they are found, when a segment is opened
+		j.stats.damaged.Add(1)
+		j.stats.damagedBytes.Add(uint64(d.Length))
+	}
 	if keep && bytes != nil {
 		if err := j.quarantine(d, bytes(min(d.Length, maxKept))); err != nil {
 			j.stats.unquarantined.Add(1)

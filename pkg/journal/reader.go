@@ -117,8 +117,9 @@ func (r *Reader) open() (bool, error) {
 		}
 		s := v.segments[i]
 		f, err := r.j.fs.OpenRead(r.j.path(segmentName(s.id)))
-		if errors.Is(err, fs.ErrNotExist) && r.j.view.Load() != v {
-			continue // it was shed just now
+		if errors.Is(err, fs.ErrNotExist) && i < len(v.segments)-1 {
+			r.after = s.id // it was shed just now
+			continue
 		}
 		if err != nil {
 			return false, fmt.Errorf("open segment %d: %w", s.id, err)

@@ -76,7 +76,8 @@ func (j *Journal) nextID() uint64 {
 func (j *Journal) createWithRoom(h header, class Class) (File, error) {
 	for {
 		reason := ReasonBytes
-		if j.view.Load().bytes()+j.reserved.Load()+j.opts.SegmentBytes <= j.opts.MaxBytes {
+		v := j.view.Load()
+		if len(v.segments) < maxSegments && v.bytes()+j.reserved.Load()+j.opts.SegmentBytes <= j.opts.MaxBytes {
 			f, err := j.create(h, j.path(segmentName(h.id)), j.opts.SegmentBytes)
 			if err == nil {
 				return f, nil
