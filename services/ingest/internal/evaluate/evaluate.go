@@ -4,13 +4,14 @@ package evaluate
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync/atomic"
 	"time"
 
 	policyv1 "github.com/xinghuo-edge/xinghuo/proto/xinghuo/policy/v1"
-	telemetryv1 "github.com/xinghuo-edge/xinghuo/proto/xinghuo/telemetry/v1"
 
 	"github.com/xinghuo-edge/xinghuo/services/ingest/internal/device"
 )
@@ -72,16 +73,18 @@ type Evaluator struct {
 	Away func(reason string)
 	Log  *slog.Logger
 
-	delay atomic.Int64
-	last  uint64
-	open  []*batch // asked and not answered, oldest first
+	delay   atomic.Int64
+	last    uint64
+	open    []*batch  // asked and not answered, oldest first
+	failing time.Time // since when policy does not answer; zero while it does
 }
 
 type batch struct {
 	id    uint64
 	items []device.Item
-	asked time.Time
 }
+
+var errSilent = fmt.Errorf("no verdict within %v", verdictTimeout)
 
 // SetDelay sets how long an incomplete batch waits for more readings.
 func (e *Evaluator) SetDelay(d time.Duration) { e.delay.Store(int64(d)) }
@@ -95,23 +98,27 @@ func (e *Evaluator) Run(ctx context.Context) error {
 		defer close(collected)
 		e.collect(ctx, batches)
 	}()
+	e.failing = time.Now() // until it answers
 	for ctx.Err() == nil {
 		stream, cancel, ok := e.await(ctx, batches)
 		if !ok {
 			break
 		}
-		e.Away("")
-		err := e.pump(ctx, stream, batches)
-		cancel()
-		if e.Refused(err) && len(e.open) > 0 { // asking again would end the next stream, too
-			b := e.open[0]
-			e.open = e.open[1:]
-			e.drop(b, "policy_refused")
+		err := e.pump(stream, cancel, batches)
+		if ctx.Err() != nil {
+			break
 		}
-		if ctx.Err() == nil {
-			e.Away("policy is away: its stream ended")
-			e.Log.WarnContext(ctx, "policy stream ended", "err", err, "open_batches", len(e.open))
+		if e.Refused(err) && len(e.open) > 0 {
+			e.refuse()
+			continue // what is left is another question
 		}
+		e.Away("policy is away: its stream ended")
+		e.Log.WarnContext(ctx, "policy stream ended", "err", err, "open_batches", len(e.open))
+		if e.failing.IsZero() { // it answered until now: a restart
+			e.failing = time.Now()
+			continue
+		}
+		pause(ctx, retryPause)
 	}
 	<-collected
 	for _, b := range e.open {
@@ -163,14 +170,30 @@ type opened struct {
 	err    error
 }
 
-// await waits for a stream to policy. Meanwhile, and after some patience, it
-// handles batches as the mode says.
-func (e *Evaluator) await(ctx context.Context, batches <-chan *batch) (policyv1.PolicyService_EvaluateStreamClient, context.CancelFunc, bool) {
-	impatient := time.NewTimer(patience)
-	defer impatient.Stop()
+// await waits for a stream to policy. Meanwhile, and once policy has not
+// answered for some patience, it handles batches as the mode says.
+func (e *Evaluator) await(ctx context.Context, batches <-chan *batch) (policyv1.PolicyService_EvaluateStreamClient, context.CancelCauseFunc, bool) {
 	var bypass <-chan *batch
+	lose := func() {
+		if e.Mode == Hold {
+			e.Away("policy is away: readings are held")
+			return
+		}
+		e.Away("policy is away: readings " + string(e.Mode))
+		for _, b := range e.open {
+			e.without(b)
+		}
+		e.open = nil
+		bypass = batches
+	}
+	left := patience - time.Since(e.failing)
+	if left <= 0 { // also for a policy that takes each stream and answers none
+		lose()
+	}
+	impatient := time.NewTimer(left)
+	defer impatient.Stop()
 	for {
-		streamCtx, cancel := context.WithCancel(ctx)
+		streamCtx, cancel := context.WithCancelCause(ctx)
 		result := make(chan opened, 1)
 		go func() { // ends when the stream opens or streamCtx ends
 			stream, err := e.Open(streamCtx)
@@ -183,27 +206,18 @@ func (e *Evaluator) await(ctx context.Context, batches <-chan *batch) (policyv1.
 				if r.err == nil {
 					return r.stream, cancel, true
 				}
-				cancel()
+				cancel(nil)
 				e.Away(fmt.Sprintf("policy is away: %v", r.err))
 				if !pause(ctx, retryPause) {
 					return nil, nil, false
 				}
 				break waiting
 			case <-impatient.C:
-				if e.Mode == Hold {
-					e.Away("policy is away: readings are held")
-					continue
-				}
-				e.Away("policy is away: readings " + string(e.Mode))
-				for _, b := range e.open {
-					e.without(b)
-				}
-				e.open = nil
-				bypass = batches
+				lose()
 			case b := <-bypass:
 				e.without(b)
 			case <-ctx.Done():
-				cancel()
+				cancel(nil)
 				<-result
 				return nil, nil, false
 			}
@@ -224,31 +238,34 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // pump asks about batches until the stream fails; what is asked and not
 // answered then stays in e.open and is asked again first.
-func (e *Evaluator) pump(ctx context.Context, stream policyv1.PolicyService_EvaluateStreamClient, batches <-chan *batch) error {
-	answers := make(chan *policyv1.EvaluateStreamResponse)
+func (e *Evaluator) pump(stream policyv1.PolicyService_EvaluateStreamClient, cancel context.CancelCauseFunc, batches <-chan *batch) error {
+	// There is room for each answer: a policy that cannot send does not read
+	// either, and asking would wait for it.
+	answers := make(chan *policyv1.EvaluateStreamResponse, len(e.open)+maxOpen)
 	failed := make(chan error, 1)
-	go func() { // ends with the stream, which ends with its context
-		for {
-			resp, err := stream.Recv()
-			if err != nil {
-				failed <- err
-				return
-			}
-			select {
-			case answers <- resp:
-			case <-stream.Context().Done():
-				failed <- stream.Context().Err()
-				return
-			}
+	go func() {
+		defer close(answers)
+		failed <- receive(stream, answers)
+	}()
+	defer func() {
+		cancel(nil)
+		for range answers { // until it is closed, and so received from no more
 		}
 	}()
+	// It ends also an ask that waits for a policy that does not read.
+	silence := time.AfterFunc(verdictTimeout, func() { cancel(errSilent) })
+	defer silence.Stop()
+	if len(e.open) == 0 {
+		silence.Stop()
+		e.Away("") // it may be long until there is something to ask
+	}
 	for _, b := range e.open {
 		if err := e.ask(stream, b); err != nil {
 			return err
 		}
 	}
-	check := time.NewTicker(verdictTimeout / 5)
-	defer check.Stop()
+	lasting := time.NewTimer(patience)
+	defer lasting.Stop()
 	for {
 		in := batches
 		if len(e.open) >= maxOpen {
@@ -256,99 +273,71 @@ func (e *Evaluator) pump(ctx context.Context, stream policyv1.PolicyService_Eval
 		}
 		select {
 		case b := <-in:
+			if len(e.open) == 0 {
+				silence.Reset(verdictTimeout)
+			}
 			e.last++
 			b.id = e.last
 			e.open = append(e.open, b)
 			if err := e.ask(stream, b); err != nil {
 				return err
 			}
-		case resp := <-answers:
+		case resp, ok := <-answers:
+			if !ok {
+				if err := context.Cause(stream.Context()); errors.Is(err, errSilent) {
+					return err
+				}
+				return <-failed
+			}
 			if err := e.answer(resp); err != nil {
 				return err
 			}
-		case err := <-failed:
-			return err
-		case now := <-check.C:
-			if len(e.open) > 0 && now.Sub(e.open[0].asked) > verdictTimeout {
-				return fmt.Errorf("no verdict within %v", verdictTimeout)
+			e.answered()
+			if silence.Stop(); len(e.open) > 0 {
+				silence.Reset(verdictTimeout)
 			}
-		case <-ctx.Done():
-			return ctx.Err()
+		case <-lasting.C:
+			if len(e.open) == 0 { // a stream that lasts is as good as an answer
+				e.answered()
+			}
+		}
+	}
+}
+
+func (e *Evaluator) answered() {
+	if !e.failing.IsZero() {
+		e.failing = time.Time{}
+		e.Away("")
+	}
+}
+
+// receive hands on what policy answers until the stream ends.
+func receive(stream policyv1.PolicyService_EvaluateStreamClient, answers chan<- *policyv1.EvaluateStreamResponse) error {
+	for {
+		resp, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		select {
+		case answers <- resp:
+		case <-stream.Context().Done():
+			return stream.Context().Err()
 		}
 	}
 }
 
 func (e *Evaluator) ask(stream policyv1.PolicyService_EvaluateStreamClient, b *batch) error {
-	b.asked = time.Now()
 	req := &policyv1.EvaluateStreamRequest{BatchId: b.id, Readings: make([]*policyv1.DeviceReading, len(b.items))}
-	readings := make([]policyv1.DeviceReading, len(b.items)) // filled in place, never copied
+	readings := make([]policyv1.DeviceReading, len(b.items)) //nolint:govet // filled in place, never copied
 	for i := range b.items {
 		readings[i].DeviceId = b.items[i].Device.ID
 		readings[i].Source = b.items[i].Source
 		readings[i].Reading = b.items[i].Reading
 		req.Readings[i] = &readings[i]
 	}
-	if err := stream.Send(req); err != nil {
+	// io.EOF says that the stream has ended; receiving says why.
+	if err := stream.Send(req); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("ask policy: %w", err)
 	}
 	return nil
-}
-
-// answer takes the verdicts of the oldest open batch.
-func (e *Evaluator) answer(resp *policyv1.EvaluateStreamResponse) error {
-	if len(e.open) == 0 || resp.GetBatchId() != e.open[0].id {
-		return fmt.Errorf("policy answered batch %d, which is not the oldest open one", resp.GetBatchId())
-	}
-	b := e.open[0]
-	if got, want := len(resp.GetVerdicts()), len(b.items); got != want {
-		return fmt.Errorf("policy gave %d verdicts on %d readings", got, want)
-	}
-	e.open[0] = nil
-	e.open = e.open[1:]
-	unevaluated := 0
-	for i, v := range resp.GetVerdicts() {
-		it := &b.items[i]
-		it.Module, it.Reason = v.GetModule(), v.GetReason()
-		switch {
-		case v.GetAction() == policyv1.Action_ACTION_REJECT:
-			it.Outcome = device.Reject
-		case v.GetUnevaluated():
-			it.Evaluation = telemetryv1.Evaluation_EVALUATION_UNEVALUATED
-			unevaluated++
-		case v.GetAction() == policyv1.Action_ACTION_ALERT:
-			it.Evaluation = telemetryv1.Evaluation_EVALUATION_ALERTED
-		case v.GetAction() == policyv1.Action_ACTION_TRANSFORM && v.GetTransformed() != nil:
-			sequence := it.Reading.GetSequence() // is not policy's to change
-			it.Reading = v.GetTransformed()
-			it.Reading.Sequence = sequence
-			it.Evaluation = telemetryv1.Evaluation_EVALUATION_TRANSFORMED
-		default:
-			it.Evaluation = telemetryv1.Evaluation_EVALUATION_ACCEPTED
-		}
-	}
-	if unevaluated > 0 {
-		e.Unevaluated(unevaluated)
-	}
-	e.Out(b.items)
-	return nil
-}
-
-// without handles a batch as the mode says.
-func (e *Evaluator) without(b *batch) {
-	if e.Mode == Drop {
-		e.drop(b, "policy_away")
-		return
-	}
-	for i := range b.items {
-		b.items[i].Evaluation = telemetryv1.Evaluation_EVALUATION_UNEVALUATED
-	}
-	e.Unevaluated(len(b.items))
-	e.Out(b.items)
-}
-
-func (e *Evaluator) drop(b *batch, reason string) {
-	for i := range b.items {
-		b.items[i].Outcome, b.items[i].Reason = device.Drop, reason
-	}
-	e.Out(b.items)
 }
