@@ -176,7 +176,7 @@ func TestOpenAMillionRecords(t *testing.T) {
 		got++
 	}
 	_ = r.Close()
-	t.Log(fmt.Sprintf("%d records: appended in %v, opened in %v, read and checked in %v", got, wrote, opened, time.Since(start)))
+	t.Logf("%d records: appended in %v, opened in %v, read and checked in %v", got, wrote, opened, time.Since(start))
 	if got != n {
 		t.Errorf("records = %d, want %d", got, n)
 	}

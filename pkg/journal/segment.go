@@ -19,6 +19,7 @@ type segment struct {
 	readable atomic.Int64  // offset below which readers may read
 	limit    atomic.Uint64 // first sequence that is not of this segment any more
 	sealed   atomic.Bool
+	futile   Class // shedding below it gains too little; the committer's
 
 	mu  sync.Mutex // guards sum
 	sum summary    // of what is readable, and may count records disowned by limit

@@ -37,7 +37,7 @@ func (j *Journal) shed(class Class, reason Reason) bool {
 	}
 	for lowest := Sample; lowest <= class; lowest++ {
 		for _, s := range old {
-			if s.summary().counts[lowest] == 0 {
+			if lowest < s.futile || s.summary().counts[lowest] == 0 {
 				continue
 			}
 			if j.without(s, lowest, delivered, reason) {
@@ -157,7 +157,8 @@ var errNoGain = errors.New("nothing to gain")
 func (j *Journal) without(s *segment, class Class, delivered uint64, reason Reason) bool {
 	var shed [NumClasses]uint64
 	var kept []byte
-	limit := min(j.reserved.Load(), s.bytes.Load()-j.opts.SegmentBytes/minGain) - headerBlock - sealSize
+	gain := s.bytes.Load() - j.opts.SegmentBytes/minGain - headerBlock - sealSize
+	limit := min(j.reserved.Load()-headerBlock-sealSize, gain)
 	h := s.header
 	h.flags |= flagCompacted
 	by := newSegment(h)
@@ -169,6 +170,9 @@ func (j *Journal) without(s *segment, class Class, delivered uint64, reason Reas
 		case f.class <= class:
 			shed[f.class]++
 		case int64(len(kept))+f.size() > limit:
+			if limit == gain {
+				s.futile = class + 1 // do not read it again for the same answer
+			}
 			return errNoGain
 		default:
 			kept = appendFrame(kept, f, it.payload)
