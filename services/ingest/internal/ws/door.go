@@ -192,7 +192,9 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	c := newConn(d, ws, id, codecs[ws.Subprotocol()])
 	c.peer, _ = r.Context().Value(connKey{}).(*pendingConn)
-	if !d.enter(c) {
+	if !d.enter(c) { // it came as the door closed
+		restart := websocket.FormatCloseMessage(websocket.CloseServiceRestart, "service restart")
+		_ = ws.WriteControl(websocket.CloseMessage, restart, time.Now().Add(closeWait))
 		_ = ws.Close()
 		return
 	}
