@@ -3,7 +3,6 @@ package journal
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"

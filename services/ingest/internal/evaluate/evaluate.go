@@ -328,7 +328,7 @@ func receive(stream policyv1.PolicyService_EvaluateStreamClient, answers chan<- 
 
 func (e *Evaluator) ask(stream policyv1.PolicyService_EvaluateStreamClient, b *batch) error {
 	req := &policyv1.EvaluateStreamRequest{BatchId: b.id, Readings: make([]*policyv1.DeviceReading, len(b.items))}
-	readings := make([]policyv1.DeviceReading, len(b.items)) //nolint:govet // filled in place, never copied
+	readings := make([]policyv1.DeviceReading, len(b.items)) // filled in place, never copied
 	for i := range b.items {
 		readings[i].DeviceId = b.items[i].Device.ID
 		readings[i].Source = b.items[i].Source
