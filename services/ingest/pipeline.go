@@ -66,13 +66,12 @@ func newPipeline(cfg *config.Config, srv *node.Server, nats *bus.Bus, to *peers)
 		Away: func(reason string) { srv.Degrade("policy", reason) },
 	}
 	broadcast := broadcastv1.NewBroadcastServiceClient(to.broadcast)
-	p.reporter = &devicestatus.Reporter{
-		Open: func(ctx context.Context) (broadcastv1.BroadcastService_PublishStatusClient, error) {
-			return broadcast.PublishStatus(mesh.LongLived(ctx))
-		},
-		Devices: p.devices, Log: srv.Log,
-		Away: func(reason string) { srv.Degrade("broadcast", reason) },
+	p.reporter = devicestatus.New()
+	p.reporter.Open = func(ctx context.Context) (broadcastv1.BroadcastService_PublishStatusClient, error) {
+		return broadcast.PublishStatus(mesh.LongLived(ctx))
 	}
+	p.reporter.Devices, p.reporter.Log = p.devices, srv.Log
+	p.reporter.Away = func(reason string) { srv.Degrade("broadcast", reason) }
 	return p
 }
 

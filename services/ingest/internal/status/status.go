@@ -44,12 +44,22 @@ type Reporter struct {
 	Log  *slog.Logger
 
 	interval atomic.Int64
+	retimed  chan struct{} // signals a new interval
 	sent     atomic.Uint64
 	dropped  atomic.Uint64
 }
 
-// SetInterval sets how often a device's status is sent at the most.
-func (r *Reporter) SetInterval(d time.Duration) { r.interval.Store(int64(d)) }
+// New returns a reporter; set its fields and its interval before Run.
+func New() *Reporter { return &Reporter{retimed: make(chan struct{}, 1)} }
+
+// SetInterval sets how often a device's status is sent at the most, from now on.
+func (r *Reporter) SetInterval(d time.Duration) {
+	r.interval.Store(int64(d))
+	select {
+	case r.retimed <- struct{}{}:
+	default: // it is signalled already
+	}
+}
 
 // Counts returns how many statuses broadcast has acknowledged, and how many of
 // those it dropped.
@@ -121,6 +131,7 @@ func (r *Reporter) send(ctx context.Context, stream broadcastv1.BroadcastService
 	for {
 		select {
 		case <-timer.C:
+		case <-r.retimed:
 		case err := <-failed:
 			return err
 		case <-ctx.Done():
@@ -128,8 +139,16 @@ func (r *Reporter) send(ctx context.Context, stream broadcastv1.BroadcastService
 		}
 		timer.Reset(time.Duration(r.interval.Load()))
 		for {
+			select { // first the place, then what is newest
+			case free <- struct{}{}:
+			case err := <-failed:
+				return err
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 			infos := r.Devices.TakeChanged(maxBatch)
 			if len(infos) == 0 {
+				<-free
 				break
 			}
 			sequence++
@@ -141,13 +160,6 @@ func (r *Reporter) send(ctx context.Context, stream broadcastv1.BroadcastService
 			o.mu.Lock()
 			o.batches = append(o.batches, batch{sequence, ids})
 			o.mu.Unlock()
-			select {
-			case free <- struct{}{}:
-			case err := <-failed:
-				return err
-			case <-ctx.Done():
-				return ctx.Err()
-			}
 			if err := stream.Send(req); err != nil {
 				return fmt.Errorf("send statuses: %w", err)
 			}
@@ -174,7 +186,7 @@ func (r *Reporter) acks(stream broadcastv1.BroadcastService_PublishStatusClient,
 		for len(o.batches) > 0 && o.batches[0].sequence <= resp.GetSequence() {
 			r.sent.Add(uint64(len(o.batches[0].devices)))
 			o.batches = o.batches[1:]
-			<-free // taken before the batch was sent
+			<-free
 		}
 		o.mu.Unlock()
 	}
