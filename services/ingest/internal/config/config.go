@@ -81,6 +81,18 @@ func (c *Config) Check() []error {
 			faults = append(faults, err)
 		}
 	}
+	faults = append(faults, c.Telemetry.check("telemetry")...)
+	return append(faults, c.Events.check("events")...)
+}
+
+func (s Stream) check(name string) []error {
+	var faults []error
+	if s.MaxBytes < 0 {
+		faults = append(faults, fmt.Errorf("%s.max_bytes: must be 0 or more, is %d", name, s.MaxBytes))
+	}
+	if s.MaxAge != 0 && s.MaxAge < time.Second { // JetStream refuses less than 100 ms
+		faults = append(faults, fmt.Errorf("%s.max_age: must be 0s or at least 1s, is %v", name, s.MaxAge))
+	}
 	return faults
 }
 
