@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
 	telemetryv1 "github.com/xinghuo-edge/xinghuo/proto/xinghuo/telemetry/v1"
@@ -23,6 +24,8 @@ import (
 	"github.com/xinghuo-edge/xinghuo/services/ingest/internal/deliver"
 	"github.com/xinghuo-edge/xinghuo/services/ingest/internal/device"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errAway = errors.New("away")
 

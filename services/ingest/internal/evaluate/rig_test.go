@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 
 	policyv1 "github.com/xinghuo-edge/xinghuo/proto/xinghuo/policy/v1"
@@ -19,6 +20,8 @@ import (
 	"github.com/xinghuo-edge/xinghuo/services/ingest/internal/device"
 	"github.com/xinghuo-edge/xinghuo/services/ingest/internal/evaluate"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var (
 	errBroken  = errors.New("stream broke")
