@@ -82,7 +82,11 @@ func (s *Store) session(ctx context.Context) (synced bool, err error) {
 	if err := s.adopt(ctx, snap, refused); err != nil {
 		return false, err
 	}
-	return true, s.watch(ctx, client, snap.revision+1)
+	// The snapshot's own revision is watched once more, and its change known
+	// already: etcd reports no progress to a watch that begins in the future, so
+	// one from the next revision on would hear nothing of an etcd that nobody
+	// writes to.
+	return true, s.watch(ctx, client, snap.revision)
 }
 
 func (s *Store) dial(ctx context.Context) (*clientv3.Client, error) {

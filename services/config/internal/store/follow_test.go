@@ -58,6 +58,56 @@ func TestWatchOfCompactedRevisions(t *testing.T) {
 	}
 }
 
+// TestIdleEtcdIsHeard has an etcd that answers and that nobody writes to.
+func TestIdleEtcdIsHeard(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		before func(*clientv3.Client) error
+	}{
+		{"new", func(*clientv3.Client) error { return nil }},
+		{"last change is a setting", func(c *clientv3.Client) error {
+			_, err := c.Put(t.Context(), "/x/ingest/a", "1")
+			return err
+		}},
+		{"last change is a deletion", func(c *clientv3.Client) error {
+			_, err := c.Delete(t.Context(), "/x/ingest/a")
+			return err
+		}},
+		{"last change is compacted", func(c *clientv3.Client) error {
+			resp, err := c.Put(t.Context(), "/x/ingest/a", "2")
+			if err != nil {
+				return err
+			}
+			_, err = c.Compact(t.Context(), resp.Header.Revision)
+			return err
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, client := bare(t, etcdtest.Start(t).Endpoint())
+			s.Heartbeat = 100 * time.Millisecond
+			if _, err := client.Put(t.Context(), "/x/ingest/a", "0"); tt.name != "new" && err != nil {
+				t.Fatal(err)
+			}
+			if err := tt.before(client); err != nil {
+				t.Fatal(err)
+			}
+			w, err := s.Watch("ingest", 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*missed*s.Heartbeat)
+			defer cancel()
+			if synced, err := s.session(ctx); !synced || ctx.Err() == nil {
+				t.Errorf("session() = %v, %v, want it to last", synced, err)
+			}
+			if n := s.Stats().Events["duplicate"]; n > 1 {
+				t.Errorf("duplicate events = %d, want at most the last change", n)
+			}
+		})
+	}
+}
+
 // TestSilentEtcd has an etcd that takes connections and never answers.
 func TestSilentEtcd(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
