@@ -223,7 +223,7 @@ func (j *Journal) replace(out []byte, cause error) error {
 		j.abandon()
 	}
 	for range 2 {
-		err := j.begin(Critical)
+		err := j.begin(highestClass(frames))
 		if err != nil {
 			cause = errors.Join(cause, err)
 			break

@@ -103,6 +103,16 @@
 //	56  4  zero
 //	60  4  CRC of bytes 0 to 59
 //
+// # Room
+//
+// When MaxBytes or the disk leave no room for a new segment, the oldest segment
+// that every cursor has passed goes first. Then records are shed, lowest class
+// first and oldest first within it, up to the class that asks for room: a
+// segment's other records are written to the reserve file, which is allocated
+// already, and that is renamed over the segment. What was shed undelivered is
+// counted by class and reason. A record for which that is not enough is refused
+// before it has a sequence.
+//
 // # Preallocation
 //
 // A segment is allocated whole, so the disk is full when one is begun and not

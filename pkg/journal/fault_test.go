@@ -204,3 +204,34 @@ func TestRetentionRemovesTheDeliveredFirst(t *testing.T) {
 		return j.Stats().Segments == 1
 	})
 }
+
+// TestOpeningOnAFullDiskShedsNoAlarms opens a journal that may not grow.
+func TestOpeningOnAFullDiskShedsNoAlarms(t *testing.T) {
+	disk := newMemFS(512)
+	opts := Options{FS: disk, SegmentBytes: minSegment}
+	j, err := Open("j", opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 200 {
+		mustAppend(t, j, Alarm, strings.Repeat("x", 1000))
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	disk.mu.Lock()
+	disk.limit = disk.used()
+	disk.mu.Unlock()
+	j = open(t, "j", opts)
+	if got := len(all(t, j, 0)); got != 200 {
+		t.Errorf("records = %d, want 200", got)
+	}
+	if _, err := j.Append(t.Context(), Sample, []byte("x")); !errors.Is(err, ErrFull) {
+		t.Errorf("Append(Sample) = %v, want %v", err, ErrFull)
+	}
+	// An alarm may replace older alarms.
+	mustAppend(t, j, Alarm, "new")
+	disk.mu.Lock()
+	disk.limit = 0
+	disk.mu.Unlock()
+}

@@ -93,6 +93,16 @@ func countFrames(frames []byte) (counts [NumClasses]uint64) {
 	return counts
 }
 
+// highestClass returns the highest class among frames.
+func highestClass(frames []byte) Class {
+	for class, counts := Class(NumClasses-1), countFrames(frames); class > Sample; class-- {
+		if counts[class] > 0 {
+			return class
+		}
+	}
+	return Sample
+}
+
 // parseFrame reads a header of frameHeader bytes; false if its CRC is wrong or
 // it is of no known kind.
 func parseFrame(b []byte, salt uint32) (frame, bool) {

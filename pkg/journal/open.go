@@ -44,13 +44,13 @@ func Open(dir string, opts Options) (_ *Journal, err error) {
 	if err := j.recover(); err != nil {
 		return nil, err
 	}
-	if err := j.begin(Critical); err != nil {
+	if err := j.begin(Sample); err != nil {
 		if !errors.Is(err, ErrFull) {
 			return nil, err
 		}
 		// A full disk keeps nobody from reading, and passes.
 		j.used = opts.SegmentBytes
-		j.full, j.fullClass, j.failing, j.wantRoom = true, Critical, err, true
+		j.full, j.fullClass, j.failing, j.wantRoom = true, Sample, err, true
 	}
 	go j.commit()
 	return j, nil
