@@ -22,7 +22,7 @@ install   = GOWORK=off GOBIN=$(CURDIR)/bin/tools go -C tools install
 
 .PHONY: help
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: bin/xinghuo ## build and run a whole node with simulated meters; RUN_FOR=20s bounds it
@@ -44,11 +44,15 @@ fuzz: ## fuzz each parser of outside bytes for FUZZTIME (10s)
 	tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: bench-node ## measure ours beside its peers, and write bench/results/
+bench: bench-node bench-journal ## measure ours beside its peers, and write bench/results/
 
 .PHONY: bench-node
 bench-node: build bin/bench ## measure the whole node
 	bin/bench -area node
+
+.PHONY: bench-journal
+bench-journal: bin/bench ## measure the journal beside others'
+	bin/bench -area journal
 
 .PHONY: check
 check: $(CHECKS) ## lint, formats, contracts, generated files, modules, rules of the house

@@ -11,7 +11,7 @@ func TestRunRefuses(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"-area", "moon"}, `-area: must be one of node, is "moon"`},
+		{[]string{"-area", "moon"}, `-area: must be one of journal, node, is "moon"`},
 		{[]string{"-rounds", "0"}, "-rounds, -warm, -measure: must be over 0"},
 		{[]string{"-binary", "/nonexistent"}, "find the node"},
 		{[]string{"naive", "-x"}, "not defined"},
