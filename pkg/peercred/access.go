@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/xinghuo-edge/xinghuo/pkg/internal/smallfile"
 )
 
 // Access says which uid may call which method. The zero value lets in root and
@@ -60,14 +62,7 @@ func LoadAccess(name string) (*Access, error) {
 	if name == "" {
 		return a, nil
 	}
-	info, err := os.Stat(name)
-	if err != nil {
-		return nil, fmt.Errorf("read access file: %w", err)
-	}
-	if info.Size() > maxAccessBytes {
-		return nil, fmt.Errorf("read access file %s: size must be at most %d bytes, is %d", name, maxAccessBytes, info.Size())
-	}
-	raw, err := os.ReadFile(name)
+	raw, err := smallfile.Read(name, maxAccessBytes)
 	if err != nil {
 		return nil, fmt.Errorf("read access file: %w", err)
 	}

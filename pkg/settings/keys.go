@@ -4,12 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"reflect"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/xinghuo-edge/xinghuo/pkg/internal/smallfile"
 )
 
 // maxFileBytes caps what a wrong path may load.
@@ -111,14 +112,10 @@ func readFile(name, defaultName string, keys []key) []error {
 	if optional {
 		name = defaultName
 	}
-	info, err := os.Stat(name)
+	raw, err := smallfile.Read(name, maxFileBytes)
 	if errors.Is(err, fs.ErrNotExist) && optional {
 		return nil
 	}
-	if err == nil && info.Size() > maxFileBytes {
-		return []error{fmt.Errorf("settings file %s: size must be at most %d bytes, is %d", name, maxFileBytes, info.Size())}
-	}
-	raw, err := os.ReadFile(name)
 	if err != nil {
 		return []error{fmt.Errorf("settings file: %w", err)}
 	}
