@@ -19,6 +19,10 @@ type Options struct {
 	StoreDir string
 	// MaxMemory and MaxStore bound JetStream; 0 means 64 MiB and 1 GiB.
 	MaxMemory, MaxStore int64
+	// Report is told why streams cannot be written, such as a full disk, and
+	// with "" when they can again; nil tells nobody. It is called by one
+	// goroutine, and must not wait for the server to shut down.
+	Report func(fault string)
 }
 
 // ready is how long a server may take to start, with streams to recover.
@@ -28,6 +32,8 @@ const ready = 10 * time.Second
 const look = 50 * time.Millisecond
 
 // Start starts a server and waits for it. Shutdown and WaitForShutdown end it.
+// While it runs, streams that a full disk has closed are opened again once
+// there is space.
 func Start(o Options) (*server.Server, error) {
 	if o.Host == "" {
 		o.Host = "127.0.0.1"
@@ -58,6 +64,8 @@ func Start(o Options) (*server.Server, error) {
 		s.WaitForShutdown()
 		return nil, fmt.Errorf("start nats: %w", err)
 	}
+	k := &keeper{server: s, dir: o.StoreDir, memory: o.MaxMemory, store: o.MaxStore, report: o.Report}
+	go k.run() // ends when the server has shut down
 	return s, nil
 }
 
