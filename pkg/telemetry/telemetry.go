@@ -14,9 +14,18 @@ import (
 
 // NewLogger returns a logger that writes a JSON object a line to w, with the
 // given attributes, and with trace_id and span_id when the context has them.
+// Durations are written as 1m30s, not as a count of nanoseconds.
 func NewLogger(w io.Writer, level slog.Leveler, attrs ...slog.Attr) *slog.Logger {
-	h := slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}).WithAttrs(attrs)
+	h := slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: readable}).WithAttrs(attrs)
 	return slog.New(traced{h})
+}
+
+// readable writes a duration as people do.
+func readable(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 // NewTracerProvider returns a provider whose spans have ids, so that the log

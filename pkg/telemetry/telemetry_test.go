@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"log/slog"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/xinghuo-edge/xinghuo/pkg/telemetry"
 )
@@ -27,6 +29,14 @@ func TestLoggerAddsTraceIDs(t *testing.T) {
 		if line[key] != want {
 			t.Errorf("line[%q] = %v, want %v", key, line[key], want)
 		}
+	}
+}
+
+func TestLoggerWritesDurationsForPeople(t *testing.T) {
+	var out bytes.Buffer
+	telemetry.NewLogger(&out, slog.LevelInfo).With("period", time.Second).WithGroup("of").InfoContext(t.Context(), "ended", "life", 90*time.Second)
+	if got, want := out.String(), `"period":"1s","of":{"life":"1m30s"}`; !strings.Contains(got, want) {
+		t.Errorf("line = %s, want it with %s", got, want)
 	}
 }
 
