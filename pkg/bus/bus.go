@@ -22,8 +22,10 @@ const (
 	ackTimeout = 5 * time.Second
 	// maxPending bounds the publishes that wait for JetStream.
 	maxPending = 16384
-	// dedupe is how long JetStream remembers a Nats-Msg-Id.
-	dedupe = 2 * time.Minute
+	// dedupe is how long JetStream remembers a Nats-Msg-Id: several attempts on
+	// one message. It remembers them in memory, about 150 bytes each, so its
+	// default of two minutes costs 100 MB at 6,400 messages/s.
+	dedupe = 30 * time.Second
 )
 
 // Limits bounds a stream: whatever is older, or beyond the size, goes. 0 means

@@ -216,10 +216,10 @@ func TestEnsureStreams(t *testing.T) {
 		tel, evt bus.Limits
 		dedupe   time.Duration
 	}{
-		{"as they are", limits, limits, 2 * time.Minute},
-		{"larger", bus.Limits{MaxBytes: 2 << 20, MaxAge: 2 * time.Hour}, bus.Limits{MaxBytes: 3 << 20, MaxAge: 3 * time.Hour}, 2 * time.Minute},
-		{"shorter than ids are kept", bus.Limits{MaxBytes: 2 << 20, MaxAge: time.Minute}, limits, time.Minute},
-		{"without bounds", bus.Limits{}, bus.Limits{}, 2 * time.Minute},
+		{"as they are", limits, limits, 30 * time.Second},
+		{"larger", bus.Limits{MaxBytes: 2 << 20, MaxAge: 2 * time.Hour}, bus.Limits{MaxBytes: 3 << 20, MaxAge: 3 * time.Hour}, 30 * time.Second},
+		{"shorter than ids are kept", bus.Limits{MaxBytes: 2 << 20, MaxAge: 20 * time.Second}, limits, 20 * time.Second},
+		{"without bounds", bus.Limits{}, bus.Limits{}, 30 * time.Second},
 	}
 	for _, step := range steps {
 		if err := b.EnsureStreams(within(t), step.tel, step.evt); err != nil {

@@ -30,8 +30,11 @@ const (
 	// maxMessage bounds a message in either direction: a batch of 256 readings
 	// of 64 values stays below it.
 	maxMessage = 4 << 20
+	// maxHeader bounds a call's metadata; grpc's own bound of 16 MiB lets a few
+	// calls take the box's memory.
+	maxHeader = 16 << 10
 	// maxStreams bounds the open calls of one connection.
-	maxStreams = 1024
+	maxStreams = 256
 	// stopPatience is how long a call that was cut may take to notice. One that
 	// does not notice ends with the process.
 	stopPatience = time.Second
@@ -80,7 +83,7 @@ func New(name string, cfg settings.Node, w io.Writer) (*Server, error) {
 			otelgrpc.WithTracerProvider(telemetry.NewTracerProvider()),
 			otelgrpc.WithPropagators(telemetry.Propagator()))),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
-		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(maxHeader),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.ConnectionTimeout(5*time.Second),
 	)

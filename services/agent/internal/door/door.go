@@ -19,7 +19,7 @@ import (
 const (
 	readTimeout    = 5 * time.Second
 	writeTimeout   = 10 * time.Second
-	idleTimeout    = 60 * time.Second
+	idleTimeout    = 5 * time.Second
 	maxHeaderBytes = 16 << 10
 	maxConns       = 64
 	// closeGrace is how long open requests get when the door closes.

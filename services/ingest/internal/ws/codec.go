@@ -28,7 +28,9 @@ type codec struct {
 }
 
 var codecs = map[string]codec{
-	ProtoProtocol: {websocket.BinaryMessage, proto.Marshal, proto.Unmarshal},
+	// Fields that this version does not know are not carried along: they would
+	// stay in memory, counted by nobody.
+	ProtoProtocol: {websocket.BinaryMessage, proto.Marshal, proto.UnmarshalOptions{DiscardUnknown: true}.Unmarshal},
 	JSONProtocol:  {websocket.TextMessage, protojson.Marshal, protojson.Unmarshal},
 }
 
