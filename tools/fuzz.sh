@@ -9,7 +9,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 fuzz() { # target package
-	go test -run '^$' -fuzz "^$1\$" -fuzztime "$for_each" "$2" </dev/null 2>&1 | tee "$log" && return
+	go test -run '^$' -fuzz "^$1\$" -fuzztime "$for_each" -fuzzminimizetime 10x "$2" </dev/null 2>&1 | tee "$log" && return
 	# Before Go 1.27 a target may fail with this alone as the time is over, having
 	# found nothing (go.dev/issue/75804).
 	grep -Eq '^ *context deadline exceeded$' "$log" && ! grep -q 'Failing input written' "$log"
