@@ -55,6 +55,7 @@ func newPipeline(cfg *config.Config, srv *node.Server, nats *bus.Bus, to *peers)
 	p.deliverer.Bus, p.deliverer.Subjects, p.deliverer.Log = nats, nats.Subjects, srv.Log
 	p.deliverer.Epoch = uint64(time.Now().UnixNano())
 	p.deliverer.Done, p.deliverer.Abandoned = p.done, p.abandoned
+	p.deliverer.Failing = func(reason string) { srv.Degrade("jetstream", reason) }
 	policy := policyv1.NewPolicyServiceClient(to.policy)
 	p.evaluator = &evaluate.Evaluator{
 		Open: func(ctx context.Context) (policyv1.PolicyService_EvaluateStreamClient, error) {

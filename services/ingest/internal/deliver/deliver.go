@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -58,12 +57,16 @@ type Deliverer struct {
 	// Abandoned is told of items, all of one device, that Run could not bring
 	// to JetStream before it ended.
 	Abandoned func([]device.Item)
-	Log       *slog.Logger
+	// Failing is told why publishing fails, and "" when it works again.
+	Failing func(reason string)
+	Log     *slog.Logger
 
 	life    context.Context //nolint:containedctx // of what Add starts; it ends with Run
 	end     context.CancelFunc
 	flights sync.WaitGroup
-	failing atomic.Int64 // flights whose last attempt failed
+
+	failingMu sync.Mutex // guards failing, and the order of what Failing is told
+	failing   int        // flights whose last attempt failed
 
 	mu     sync.Mutex // guards what follows
 	queues map[*device.Device]*queue
@@ -202,18 +205,40 @@ func (d *Deliverer) bring(f *flight) bool {
 	for wait := retryPause; d.life.Err() == nil; wait = min(2*wait, maxPause) {
 		err := d.attempt(f)
 		if len(f.messages) == 0 {
-			if failed && d.failing.Add(-1) == 0 {
-				d.Log.InfoContext(d.life, "publishing works again")
+			if failed {
+				d.recovered()
 			}
 			return true
 		}
-		if !failed && d.failing.Add(1) == 1 { // the first says it for all
-			d.Log.WarnContext(d.life, "publish failed, sending again", "subject", f.messages[0].Subject, "err", err)
+		if !failed {
+			d.failed(f.messages[0].Subject, err)
 		}
 		failed = true
 		pause(d.life, wait)
 	}
 	return false
+}
+
+// failed notes that a flight fails; the first says it for all.
+func (d *Deliverer) failed(subject string, err error) {
+	d.failingMu.Lock()
+	defer d.failingMu.Unlock()
+	d.failing++
+	if d.failing == 1 {
+		d.Log.WarnContext(d.life, "publish failed, sending again", "subject", subject, "err", err)
+		d.Failing(fmt.Sprintf("readings are not confirmed, and not acknowledged: %v", err))
+	}
+}
+
+// recovered notes that a flight that failed has arrived.
+func (d *Deliverer) recovered() {
+	d.failingMu.Lock()
+	defer d.failingMu.Unlock()
+	d.failing--
+	if d.failing == 0 {
+		d.Log.InfoContext(d.life, "publishing works again")
+		d.Failing("")
+	}
 }
 
 // attempt sends a flight's messages and keeps those that were not confirmed.

@@ -66,6 +66,7 @@ type rig struct {
 	sent      []*future
 	done      []uint64 // sequences, as they ended
 	abandoned []uint64
+	failing   []string // what Failing was told, cut to its kind
 }
 
 func (r *rig) PublishAsync(_ context.Context, m bus.Message) (jetstream.PubAckFuture, error) {
@@ -97,6 +98,11 @@ func newRig(t *testing.T) *rig {
 	}
 	r.d.Bus, r.d.Subjects, r.d.Epoch, r.d.Log = r, subjects, 5, slog.New(slog.NewTextHandler(&r.logs, nil))
 	r.d.Done, r.d.Abandoned = keep(&r.done), keep(&r.abandoned)
+	r.d.Failing = func(reason string) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.failing = append(r.failing, map[bool]string{true: "well", false: "failing"}[reason == ""])
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -329,6 +335,9 @@ func TestAllAreBackTogether(t *testing.T) {
 		}
 		if n := strings.Count(r.logs.String(), "\n"); n != 2 {
 			t.Errorf("the outage made %d lines of log, want 2:\n%.500s", n, r.logs.String())
+		}
+		if got := fmt.Sprint(r.failing); got != "[failing well]" {
+			t.Errorf("Failing was told %s, want [failing well]", got)
 		}
 	})
 }
