@@ -11,18 +11,17 @@ import (
 	"github.com/xinghuo-edge/xinghuo/pkg/fault"
 )
 
-// Guard lets calls through by their peer's uid and writes down those that it
-// refuses: a line for the first of a caller and method, then at most one a
-// second with how many there were since.
+// Guard lets calls through by their peer's uid and writes an audit line for
+// each that it refuses.
 type Guard struct {
 	access  *Access
-	audit   *audit
+	log     *slog.Logger
 	refused atomic.Uint64
 }
 
 // NewGuard returns a guard over access that audits to log.
 func NewGuard(access *Access, log *slog.Logger) *Guard {
-	return &Guard{access: access, audit: newAudit(log)}
+	return &Guard{access: access, log: log}
 }
 
 // Refused returns how many calls were refused.
@@ -36,7 +35,7 @@ func (g *Guard) check(ctx context.Context, method string) error {
 		}
 	}
 	g.refused.Add(1)
-	g.audit.refused(ctx, p, ok, method)
+	g.log.WarnContext(ctx, "call refused", "audit", true, "method", method, "uid", p.UID, "gid", p.GID, "pid", p.PID, "known", ok)
 	return fmt.Errorf("%w: uid %d has no role for %s; see access.yaml", fault.ErrDenied, p.UID, method)
 }
 
